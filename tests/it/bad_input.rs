@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
 
 mod asked;
+mod early;
 mod models;
 mod places;
 mod texts;

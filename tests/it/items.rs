@@ -88,5 +88,8 @@ fn several_lambdas_of_one_capture_are_refused_with_the_way_out() {
     let lab = Lab::new();
     items(&lab);
     let (_, err) = lab.ends(2, "capture --model M --items i.jsonl --plan L0H1 --lambda 1,0.5 --out c.npz");
-    assert!(err.contains("must be one number; several λ take a call each, or temper sweep"), "{err}");
+    assert!(
+        err.contains("must be a number from -1000000 to 1000000; several λ take a call each, or temper sweep"),
+        "{err}"
+    );
 }

@@ -47,6 +47,37 @@ fn fitted(train: f64, fresh: f64) -> Lab {
     lab
 }
 
+/// Settings and places that no fit could use are refused before the fit.
+#[test]
+fn what_cannot_be_kept_is_not_fitted() {
+    let lab = fitted(1.2, 1.2);
+    lab.done("probe eval probe --features fresh.npz:X --labels fresh.json:labels --out e");
+    lab.write("file", "x");
+    let eval = "probe eval probe --features fresh.npz:X --labels fresh.json:labels";
+    let other_c = FIT.replace("1.0,0.1", "1.0");
+    let features = FIT.replace("train.npz:X", "gone.npz:X");
+    for (line, part) in [
+        (format!("{other_c} --out probe"), "probe belongs to another run: c was [1.0,0.1], is [1.0]"),
+        (format!("{FIT} --out file"), "cannot write into file: it is a file"),
+        (format!("{FIT} --out e"), "made by `temper probe eval`"),
+        // Before the features, which may be large, are read.
+        (format!("{} --out new", features.replace("0.1 ", "nan ")), "C is [1.0, NaN]"),
+        (format!("{features} --out new --assert-correct 2"), "the floor of p(assert | correct) is 2"),
+        (format!("{} --out new", features.replace("coverage", "cover")), "cover"),
+        (format!("{eval} --out file"), "cannot write into file: it is a file"),
+        (format!("{eval} --out e --seed 3"), "e belongs to another run: measure"),
+        (
+            format!("{} --assert-correct 2", eval.replace("fresh.npz", "gone.npz")),
+            "the floor of p(assert | correct) is 2",
+        ),
+    ] {
+        let (_, err) = lab.ends(2, &line);
+        assert!(err.contains(part) && !err.contains("gone.npz"), "{line}: {err}");
+        assert!(!err.contains("to do"), "{line}: something was fitted: {err}");
+    }
+    assert!(lab.ends(2, &format!("{features} --out new")).1.contains("gone.npz"));
+}
+
 #[test]
 fn a_probe_is_fitted_saved_and_evaluated() {
     let lab = fitted(1.2, 1.2);

@@ -350,7 +350,10 @@ fn what_the_program_cannot_score_it_refuses() {
         ("--items ids.jsonl --lambda 0", "input_ids with prompt_len"),
         ("--items none.jsonl --lambda 0", "none.jsonl"),
         ("--items c.jsonl --lambda 0,0.5,0", "0 twice"),
-        ("--items c.jsonl --lambda inf", "lambda inf of head L0H0 is not a number from -1000000 to 1000000"),
+        (
+            "--items c.jsonl --lambda inf",
+            "'inf' for '--lambda <LAMBDA,...>': must be a number from -1000000 to 1000000",
+        ),
         ("--items c.jsonl --lambda 1e20", "norms square what they read"),
         ("--items c.jsonl", "--lambda"),
         ("--items c.jsonl --lambda 0 --heads L9H0", "layer 9 of head L9H0 does not exist"),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use headtemper_engine::{Engine, Identity, ModelChoice};
 use headtemper_hook::{HeadPlan, ModelSpec};
 use headtemper_model::Precision;
-use headtemper_study::{Item, ItemFile, PlanSource, Predicate, Taken, head_remarks, plans, read_taken};
+use headtemper_study::{self as study, Item, ItemFile, Predicate, Taken, head_remarks, plans, read_taken};
 
 use crate::{
     args::{ItemArgs, ModelArgs, PlanArgs, Switch},
@@ -54,9 +54,17 @@ pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
     Ok(engine)
 }
 
-/// Refuses a place for results that is a file, before a model is opened.
+/// Refuses a place for results that is a file or leads nowhere, before a model is opened.
 pub(crate) fn check_out(dir: &Path) -> Result<()> {
     anyhow::ensure!(!dir.is_file(), "cannot write into {}: it is a file; give a directory", dir.display());
+    if let Ok(to) = dir.read_link() {
+        anyhow::ensure!(
+            dir.exists(),
+            "cannot write into {}: it is a link to {}, which is not there; make that directory, or remove the link",
+            dir.display(),
+            to.display()
+        );
+    }
     Ok(())
 }
 
@@ -87,16 +95,21 @@ pub(crate) fn remark(heads: &str, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a plan that is none for any model, before one is opened.
+pub(crate) fn check_plan(args: &PlanArgs) -> Result<()> {
+    Ok(args.source().map_or(Ok(()), |source| study::check_plan(&source))?)
+}
+
 /// The plans that were asked for, or the empty plan if none was.
 pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec, identity: Option<&Identity>) -> Result<Vec<HeadPlan>> {
-    match &args.plan {
+    match args.source() {
         None => Ok(vec![HeadPlan::none()]),
-        Some(text) => {
-            let plans = plans(&PlanSource { text, lambda: args.lambda, positions: args.positions }, spec)?;
-            identity.map_or(Ok(()), |identity| remark(text, identity))?;
+        Some(source) => {
+            let plans = plans(&source, spec)?;
+            identity.map_or(Ok(()), |identity| remark(source.text, identity))?;
             match &plans[..] {
                 [one] => ui::say(&format!("plan       {one}")),
-                many => ui::say(&format!("plan       {} rows of {text}", many.len())),
+                many => ui::say(&format!("plan       {} rows of {}", many.len(), source.text)),
             }
             Ok(plans)
         }

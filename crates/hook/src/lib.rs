@@ -27,6 +27,7 @@ mod scale;
 mod site;
 mod spec;
 mod tap;
+mod words;
 
 pub use batch::{Batch, Recorded, Span};
 pub use capture::{HeadCapture, HiddenCapture, Recorder};
@@ -37,3 +38,4 @@ pub use scale::{HeadScale, check_fired};
 pub use site::Site;
 pub use spec::{HeadKind, HeadRef, Heads, LayerSpec, Mixer, ModelSpec};
 pub use tap::{OnSite, Tap, Tee};
+pub use words::{Named, in_words};

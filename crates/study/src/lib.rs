@@ -42,24 +42,27 @@ pub use capture::{
 };
 pub use dry::{DryRun, dry_capture, dry_run, dry_score, dry_sweep, duration};
 pub use error::StudyError;
-pub use heads::{PlanSource, RankBy, TopHeads, check_rows, head_remarks, head_set, plans};
+pub use heads::{PlanSource, RankBy, TopHeads, check_head_set, check_plan, check_rows, head_remarks, head_set, plans};
 pub use hooks::HookCounts;
 pub use items::{
     Answers, Cohort, CohortSpec, Cohorts, Columns, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, ItemFile,
-    ItemsFrom, Predicate, ReadAs, Taken, cohorts_of, named, read_dispositions, read_items, read_taken,
+    ItemsFrom, Predicate, ReadAs, Taken, check_groups, cohorts_of, named, read_dispositions, read_items, read_taken,
 };
 pub use judging::{
     ApiKey, Endpoint, JudgeDone, JudgePrompts, JudgeReport, JudgeRun, JudgeTask, Patience, dry_judge, judge_run,
 };
 pub use npz::{Array, Npz};
 pub use progress::{Progress, Silent};
-pub use run::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig, run};
+pub use run::{
+    AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig, check_experiment,
+    run,
+};
 pub use score::{ScoreRun, merge_score, score_run};
 pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Sharded, Shards, made_by, noise_of};
 pub use summary::RunSummary;
 pub use sweep::{
     Answered, Arm, ArmsWanted, JudgedAnswers, Mark, RandomFrom, Role, SweepOptions, SweepRun, SweptAnswers, arms,
-    merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
+    check_arms, merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use text::count;
 

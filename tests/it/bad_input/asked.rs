@@ -15,7 +15,9 @@ fn plans_that_mean_nothing() {
     bench.write("more.json", r#"{"schema":"heads/v1","heads":[{"layer":0,"head":1,"lambda":0.5}],"note":"x"}"#);
     bench.write("schema.json", r#"{"schema":"heads/v2","heads":[{"layer":0,"head":1,"lambda":0.5}]}"#);
     bench.write("none.json", r#"{"schema":"heads/v1","heads":[]}"#);
-    let cases: [(&str, &[&str]); 18] = [
+    bench.write("unnamed.json", r#"{"heads":[{"layer":0,"head":1,"lambda":0.5}]}"#);
+    bench.write("text.json", r#"{"schema":"heads/v1","heads":[{"layer":"0","head":1,"lambda":0.5}]}"#);
+    let cases: [(&str, &[&str]); 20] = [
         ("L9H0:0.5", &["layer 9 of head L9H0 does not exist", "layers are 0 to 3", "temper inspect"]),
         ("L2H6:0.5", &["head L2H6 does not exist", "layer 2 has L2H0 to L2H5"]),
         ("L0H1:nan", &["lambda NaN of head L0H1 is not a number from -1000000 to 1000000"]),
@@ -33,13 +35,18 @@ fn plans_that_mean_nothing() {
         ("key.json", &["unknown field `lamda`", "`lambda`"]),
         ("more.json", &["unknown field `note`"]),
         ("schema.json", &["'heads/v2'", "the schema name heads/v1"]),
+        ("unnamed.json", &["as a heads/v1 document (missing field `schema`"]),
+        ("text.json", &["a heads/v1 document (found the text \"0\", but must be a whole number from 0 on"]),
         ("gone.json", &["cannot read gone.json", "No such file"]),
     ];
     for (plan, parts) in cases {
         bench.refused(&format!("generate --model M hi --plan {plan}"), parts);
         bench.refused(&format!("capture --model M --items q.jsonl --out out.npz --plan {plan}"), parts);
     }
-    bench.refused("generate --model M hi --plan L0H1 --lambda nan", &["lambda NaN of head L0H1"]);
+    bench.refused(
+        "generate --model M hi --plan L0H1 --lambda nan",
+        &["'nan' for '--lambda <LAMBDA>': must be a number from"],
+    );
     bench.refused("generate --model M hi --lambda 0.5", &["--plan <PLAN>"]);
 }
 
@@ -48,19 +55,33 @@ fn plans_that_mean_nothing() {
 fn sweeps_over_what_is_not_there() {
     let bench = Bench::new();
     bench.write("ranking.json", "{\"schema\":\"attribution/v1\"}");
+    bench.write("list.json", "{\"0\":[1]}");
     let sweep = "sweep --model M --items q.jsonl --out out";
     for (rest, parts) in [
         ("--heads L9H0 --lambda 0.5", &["layer 9", "layers are 0 to 3"][..]),
         ("--heads L0H0,L0H6 --lambda 0.5", &["head L0H6 does not exist", "L0H0 to L0H5"]),
         ("--heads L0H0,L0H0 --lambda 0.5", &["head L0H0 is listed twice"]),
         ("--heads [] --lambda 0.5", &["names no head"]),
-        ("--heads L0H0 --lambda 1,nan", &["lambda NaN of head L0H0 is not a number from -1000000 to 1000000"]),
-        ("--heads L0H0 --lambda inf", &["lambda inf of head L0H0 is not a number from -1000000 to 1000000"]),
-        ("--heads L0H0 --lambda 1,1e7", &["lambda 10000000 of head L0H0 is not a number from -1000000 to 1000000"]),
+        (
+            "--heads L0H0 --lambda 1,nan",
+            &["'nan' for '--lambda <LAMBDA,...>': must be a number from -1000000 to 1000000"],
+        ),
+        (
+            "--heads L0H0 --lambda inf",
+            &["'inf' for '--lambda <LAMBDA,...>': must be a number from -1000000 to 1000000"],
+        ),
+        (
+            "--heads L0H0 --lambda 1,1e7",
+            &["'1e7' for '--lambda <LAMBDA,...>': must be a number from -1000000 to 1000000"],
+        ),
         ("--heads L0H0 --lambda half", &["'half'", "--lambda"]),
         ("--heads L0H0", &["--lambda"]),
         ("--heads top:5@gone.json --lambda 0.5", &["cannot read gone.json"]),
         ("--heads top:5@ranking.json --lambda 0.5", &["ranking.json", "missing field"]),
+        (
+            "--heads top:1@list.json --lambda 0.5",
+            &["list.json: is a list of heads, which ranks none, but top:1@ takes the ranking of an attribution.json"],
+        ),
         ("--heads top:five@ranking.json --lambda 0.5", &["top:five@ranking.json", "top:5@attribution.json"]),
         ("--heads top:5 --lambda 0.5", &["top:5@attribution.json"]),
         (
@@ -152,6 +173,18 @@ fn experiments_that_cannot_be_read() {
         ("name = \"t\"", "", &["missing field `name`"]),
         ("name = \"t\"", "name = \"../t\"", &["name '../t'", "letters"]),
         ("name = \"t\"", "name = t", &["x.toml"]),
+        ("name = \"t\"", "name = 3", &["x.toml", "line 1", "found 3, but must be a text"]),
+        (
+            "max_new_tokens = 4",
+            "max_new_tokens = \"4\"",
+            &["found the text \"4\", but must be a whole number from 0 on"],
+        ),
+        ("max_new_tokens = 4", "max_new_tokens = -4", &["found -4, but must be a whole number from 0 on"]),
+        ("max_new_tokens = 4", "sampling = 1", &["found 1, but must be a table"]),
+        ("[1, 0.5]", "0.5", &["found 0.5, but must be a list"]),
+        ("[1, 0.5]", "[\"1\"]", &["found the text \"1\", but must be a number"]),
+        ("[1, 0.5]", "[1], each = 1", &["found 1, but must be true or false"]),
+        ("top:2", "L0H0\", random_from = 3, positions = \"all", &["found 3, but must be a text"]),
         ("[1, 0.5]", "[]", &["[sweep] lambdas must list at least one"]),
         ("[1, 0.5]", "[1, nan]", &["[sweep] lambda NaN is not a number from -1000000 to 1000000"]),
         ("[1, 0.5]", "[1, inf]", &["[sweep] lambda inf is not a number from -1000000 to 1000000"]),

@@ -105,6 +105,26 @@ fn places_that_cannot_be_written_to() {
     );
 }
 
+/// A link to a directory that is not there: the directory would not be made, and a capture would be lost at its end.
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere() {
+    use std::os::unix::fs::symlink;
+    let bench = Bench::new();
+    symlink("nowhere", bench.path("link")).unwrap();
+    symlink("nowhere/o.npz", bench.path("o.npz")).unwrap();
+    let nowhere = ["cannot write into link: it is a link to nowhere, which is not there"];
+    bench.refused("sweep --model M --items q.jsonl --heads L0H0 --lambda 1 --out link", &nowhere);
+    bench.refused("attribute --model M --items c.jsonl --a a --b b --out link", &nowhere);
+    bench.refused("export --model M --plan L0H0:0.5 --out link", &nowhere);
+    let file = ["--out is a link to nowhere/o.npz, whose directory is not there"];
+    bench.refused("capture --model M --items q.jsonl --out o.npz", &file);
+    fs::create_dir(bench.path("nowhere")).unwrap();
+    bench.done("capture --model M --items q.jsonl --out o.npz");
+    bench.done("sweep --model M --items q.jsonl --heads L0H0 --lambda 1 --max-new-tokens 1 --out link/s");
+    assert!(bench.path("nowhere/o.npz").is_file() && bench.path("nowhere/s/sweep.json").is_file());
+}
+
 /// The program with a limit of 4 KiB per file, which looks like a full disk.
 fn on_a_full_disk() -> Command {
     let program = temper().get_program().to_owned();

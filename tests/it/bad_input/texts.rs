@@ -95,3 +95,28 @@ fn prompts_that_leave_no_room() {
     bench.refused("run x.toml --out out", &parts);
     bench.done("capture --model M --items full.jsonl --out out.npz"); // it can still be read
 }
+
+/// A message that has another form is named by its place, in words of JSON.
+#[test]
+fn messages_that_are_none() {
+    let bench = Bench::new();
+    let turn = "{\"role\":\"user\",\"content\":\"x\"}";
+    for (messages, part) in [
+        (
+            "\"hi\"".to_owned(),
+            "messages is a text, but must be a list such as [{\"role\": \"user\", \"content\": \"...\"}]",
+        ),
+        (turn.to_owned(), "messages is an object, but must be a list"),
+        (format!("[{turn},\"hi\"]"), "messages[1] is a text, but messages must be a list such as"),
+        (
+            format!("[{turn},{{\"role\":\"assistant\",\"content\":null}}]"),
+            "messages[1].content is null, but must be a text",
+        ),
+        ("[{\"role\":1,\"content\":\"x\"}]".to_owned(), "messages[0].role is a number, but must be a text"),
+        ("[{\"role\":\"user\"}]".to_owned(), "messages[0] has no content, but must have role and content"),
+        (turn.replace('}', ",\"name\":\"y\"}").replace('{', "[{") + "]", "messages[0] has the field 'name'"),
+    ] {
+        bench.write("m.jsonl", format!("{{\"messages\":{messages}}}\n"));
+        bench.refused("generate --model ./gone --items m.jsonl", &[&format!("line 1: {part}")]);
+    }
+}

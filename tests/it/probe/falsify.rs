@@ -310,3 +310,49 @@ fn captures_of_something_else_are_refused() {
     lab.done("merge whole.npz c.npz b.npz");
     lab.done("merge whole.npz c.npz b.npz");
 }
+
+/// A fit may take minutes: what does not fit a later step is refused before the first one, and before the first file.
+#[test]
+fn later_steps_are_refused_before_the_first_fit() {
+    let lab = fitted(1.2, 1.2);
+    let mut narrow = Npz::default();
+    narrow.add("X", Array::F32(vec![90, 2], vec![1.0; 180]));
+    narrow.save(&lab.path("narrow.npz")).unwrap();
+    lab.write("short.json", json!({"labels": [0, 1, 0]}).to_string());
+    lab.write("one.json", json!({"labels": vec![1; 80]}).to_string());
+    let labels = "train_labels = 'train.json:labels'\nfresh_labels = 'fresh.json:labels'\n";
+    let replication = |train: &str, fresh: &str| {
+        format!("[replication]\nmodel = 'b'\ntrain = '{train}'\nfresh = '{fresh}'\n{labels}")
+    };
+    let axes = |fresh: &str| format!("[axes]\ncolumns = ['coverage>=0.5']\ntrain = 'train.npz'\nfresh = '{fresh}'\n");
+    for (more, part) in [
+        ("[pooled]\ntrain = 'train.npz:X'\nfresh = 'narrow.npz:X'\n".to_string(), "is 2, but must be 24, as the probe"),
+        ("[pooled]\ntrain = 'train.npz:Y'\nfresh = 'fresh.npz:X'\n".to_string(), "'Y'"),
+        (replication("train.npz:X", "gone.npz:X"), "gone.npz"),
+        (replication("gone.npz:X", "fresh.npz:X"), "gone.npz"),
+        (replication("train.npz:X", "fresh.npz:X").replace("train.json:labels", "one.json:labels"), "one class"),
+        (
+            replication("train.npz:X", "fresh.npz:X").replace("fresh.json:labels", "short.json:labels"),
+            "is 3, but must be 90",
+        ),
+        (axes("gone.npz"), "gone.npz"),
+        (axes("narrow.npz"), "coverage"),
+    ] {
+        lab.write("gate.toml", format!("{GATE}{more}"));
+        refused_unfitted(&lab, part);
+    }
+    for (from, to, part) in [
+        ("fresh.json:labels", "gone.json:labels", "gone.json"),
+        ("fresh.json:labels", "short.json:labels", "is 3, but must be 90"),
+        ("fresh.npz:X", "narrow.npz:X", "is 2, but must be 24, as the probe"),
+    ] {
+        lab.write("gate.toml", GATE.replace(from, to));
+        refused_unfitted(&lab, part);
+    }
+}
+
+fn refused_unfitted(lab: &Lab, part: &str) {
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains(part), "{part} is not in: {err}");
+    assert!(!err.contains("to do") && !lab.path("run").exists(), "something was fitted: {err}");
+}

@@ -124,12 +124,14 @@ mod tests {
         for (line, parts) in [
             (
                 "sweep --model m --items i --out o --heads all --lambda 1,0.5,",
-                &["--lambda <LAMBDA,...>", "must be a number; several have a comma between each two, such as 1,1,0.5"]
-                    [..],
+                &[
+                    "--lambda <LAMBDA,...>",
+                    "must be a number from -1000000 to 1000000; several have a comma between each two, such as 1,1,0.5",
+                ][..],
             ),
             (
                 "score --model m --items i --out o --lambda half",
-                &["'half'", "--lambda <LAMBDA,...>", "must be a number"],
+                &["'half'", "--lambda <LAMBDA,...>", "must be a number from"],
             ),
             (
                 "sweep --model m --items i --out o --heads all --lambda 1 --seeds 1,-2",

@@ -7,9 +7,9 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
-use headtemper_hook::Positions;
+use headtemper_hook::{LAMBDAS, Positions, is_lambda};
 use headtemper_model::{HoldAs, Products};
-use headtemper_study::{ItemsFrom, Predicate, ReadAs, Shard, StudyError};
+use headtemper_study::{ItemsFrom, PlanSource, Predicate, ReadAs, Shard, StudyError};
 
 /// Which model, and how it is run.
 #[derive(ClapArgs, Clone)]
@@ -255,7 +255,12 @@ impl StopArgs {
 }
 
 fn one_lambda(text: &str) -> Result<f32, String> {
-    text.trim().parse().map_err(|_| "must be one number; several λ take a call each, or temper sweep".into())
+    lambda(text).ok_or_else(|| format!("must be {LAMBDAS}; several λ take a call each, or temper sweep"))
+}
+
+/// A λ as it was typed, if it is one.
+pub(super) fn lambda(text: &str) -> Option<f32> {
+    text.trim().parse().ok().filter(|&lambda| is_lambda(lambda))
 }
 
 /// Which heads get which λ.
@@ -271,4 +276,12 @@ pub(crate) struct PlanArgs {
     /// Tokens that the plan touches: all, prompt, response, or window:4..9 (positions from 0, both included)
     #[arg(long, requires = "plan", value_name = "WHERE")]
     pub(crate) positions: Option<Positions>,
+}
+
+impl PlanArgs {
+    /// What was typed, in the study's form; none if there is no plan.
+    pub(crate) fn source(&self) -> Option<PlanSource<'_>> {
+        let (lambda, positions) = (self.lambda, self.positions);
+        self.plan.as_deref().map(|text| PlanSource { text, lambda, positions })
+    }
 }

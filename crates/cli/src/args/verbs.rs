@@ -4,14 +4,14 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use headtemper_engine::{EngineError, Keep, Pool, Sampling, StopRule};
-use headtemper_hook::Positions;
+use headtemper_hook::{LAMBDAS, Positions};
 use headtemper_model::{HoldAs, Products};
 use headtemper_study::{Answering, GenerateConfig};
 
 use super::{
     BatchArgs, GroupArgs, HowArgs, ItemArgs, MemoryArgs, ModelArgs, NamedModelArgs, PlanArgs, SamplingArgs, ShardArgs,
     StopArgs, Switch,
-    shared::{held, multiplied},
+    shared::{held, lambda, multiplied},
 };
 
 /// `temper inspect`
@@ -187,12 +187,15 @@ pub(crate) enum Drawn {
 
 /// One value of a list with commas.
 fn of_list<T: FromStr>(text: &str, kind: &str, example: &str) -> Result<T, String> {
-    let wrong = |_| format!("must be {kind}; several have a comma between each two, such as {example}");
-    text.trim().parse().map_err(wrong)
+    text.trim().parse().map_err(|_| not_of_list(kind, example))
+}
+
+fn not_of_list(kind: &str, example: &str) -> String {
+    format!("must be {kind}; several have a comma between each two, such as {example}")
 }
 
 fn lambda_of_list(text: &str) -> Result<f32, String> {
-    of_list(text, "a number", "1,1,0.5")
+    lambda(text).ok_or_else(|| not_of_list(LAMBDAS, "1,1,0.5"))
 }
 
 fn seed_of_list(text: &str) -> Result<u64, String> {

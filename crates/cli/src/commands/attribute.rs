@@ -50,6 +50,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
     };
     settings.check()?;
     let items = model::items(&args.items)?;
+    settings.check_items(&items)?;
     let engine = args.model().map(|model| model::open(&model, args.items.thinking)).transpose()?;
     let source = match (&engine, &args.features) {
         (Some(engine), _) => AttributeSource::Model(engine),

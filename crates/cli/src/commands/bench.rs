@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{Done, args::Bench, model, ui};
 
 pub(crate) fn run(args: &Bench) -> Result<Done> {
+    check(args)?;
     let start = Instant::now();
     let engine = model::open(&args.model, None)?;
     let load_s = start.elapsed().as_secs_f64();
@@ -23,16 +24,11 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         args.prompt_tokens > 0 && args.new_tokens > 0 && args.prompt_tokens.saturating_add(args.new_tokens) <= context,
         "--prompt-tokens and --new-tokens must each be at least 1 and together at most {context}"
     );
-    anyhow::ensure!(args.repeat > 0 && !args.rows.contains(&0), "--repeat and --rows must be at least 1");
-    anyhow::ensure!(
-        args.whole || Recording::allowed(),
-        "--no-graph is for --whole: single decode steps are never recorded"
-    );
     let prefill = prefill(&engine, args, &mut scale)?;
     scale.check_fired()?;
     let mut decoded = Vec::new();
     for &rows in &args.rows {
-        let sets = args.plans.iter().map(|&count| different(&engine, count, rows)).collect::<Result<Vec<_>>>()?;
+        let sets = args.plans.iter().map(|&count| different(&engine, count)).collect::<Result<Vec<_>>>()?;
         let sets = if sets.is_empty() { std::slice::from_ref(&given) } else { &sets };
         decoded.extend(if args.whole { whole(&engine, args, rows, sets)? } else { decode(&engine, args, rows, sets)? });
     }
@@ -53,6 +49,21 @@ pub(crate) fn run(args: &Bench) -> Result<Done> {
         ui::put(&text(&result))?;
     }
     Ok(Done::Well)
+}
+
+/// Refuses what needs no model to be refused, before one is opened, which may take minutes.
+fn check(args: &Bench) -> Result<()> {
+    model::check_plan(&args.plan)?;
+    anyhow::ensure!(args.repeat > 0 && !args.rows.contains(&0), "--repeat and --rows must be at least 1");
+    anyhow::ensure!(
+        args.whole || Recording::allowed(),
+        "--no-graph is for --whole: single decode steps are never recorded"
+    );
+    let fewest = args.rows.iter().copied().min().unwrap_or(0);
+    match args.plans.iter().find(|&&count| count > fewest) {
+        Some(count) => anyhow::bail!("--plans {count} is more than the {fewest} rows that they are for"),
+        None => Ok(()),
+    }
 }
 
 /// Arbitrary token ids, the same at every call.
@@ -79,8 +90,7 @@ fn prefill(engine: &Engine, args: &Bench, scale: &mut HeadScale) -> Result<Vec<f
 }
 
 /// `count` different plans of one head each; for 0, the plan that touches nothing.
-fn different(engine: &Engine, count: usize, rows: usize) -> Result<Vec<HeadPlan>> {
-    anyhow::ensure!(count <= rows, "--plans {count} is more than the {rows} rows that they are for");
+fn different(engine: &Engine, count: usize) -> Result<Vec<HeadPlan>> {
     if count == 0 {
         return Ok(vec![HeadPlan::none()]);
     }

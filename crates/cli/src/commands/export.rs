@@ -8,7 +8,12 @@ use crate::{Done, args::Export, model, ui};
 
 pub(crate) fn run(args: &Export) -> Result<Done> {
     anyhow::ensure!(args.plan.plan.is_some(), "--plan is missing: without it, the export would be a copy");
+    model::check_out(&args.out)?;
+    model::check_plan(&args.plan)?;
     let original = Original::find(&args.model.choice())?;
+    if let Some(note) = original.note() {
+        ui::say(&format!("note: {note}"));
+    }
     let plans = model::plans_of(&args.plan, original.spec(), None)?;
     anyhow::ensure!(plans.len() == 1, "the λ table has {} rows, but a checkpoint has one plan", plans.len());
     anyhow::ensure!(

@@ -14,9 +14,8 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
     let probe = FrozenProbe::open(&args.probe)?;
     let hedges = args.hedges.as_deref().map(Grader::read).transpose()?;
     let items = model::items(&args.items)?;
-    let engine = model::open(&args.model, args.items.thinking)?;
     let sampling = args.sampling.sampling();
-    let settings = GateRun {
+    let mut settings = GateRun {
         probe: &probe,
         c: args.c,
         threshold: args.threshold,
@@ -28,11 +27,15 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
             seeds: vec![sampling.seed],
             sampling,
             ends: StopRule::Model,
-            max_rows: args.batch.max_rows(&engine),
+            max_rows: args.batch.asked_rows(),
             memory: args.batch.memory()?,
-            stop: Some(ui::stop_on_interrupt()),
+            stop: None,
         },
     };
+    // What needs no model is refused before one is opened, which may take minutes.
+    settings.check(&items)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
+    settings.generate.stop = Some(ui::stop_on_interrupt());
     let found = gate_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;
     if args.json {
         ui::warn(&found.warnings);

@@ -5,31 +5,37 @@ use std::{io::Read, time::Instant};
 use anyhow::Result;
 use headtemper_engine::{Engine, EngineError, Event, FinishReason, GenerateOptions, Input, Message, Request};
 use headtemper_hook::HeadPlan;
-use headtemper_study::{Item, ReadAs, check_rows, noise_of, prompts, read_items};
+use headtemper_study::{Answering, Item, ReadAs, check_rows, noise_of, prompts, read_items};
 use serde_json::{Value, json};
 
 use crate::{Done, args::Generate, model, ui};
 
 pub(crate) fn run(args: &Generate) -> Result<Done> {
-    let engine = model::open(&args.model, args.thinking)?;
-    let plans = model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?;
+    let answering =
+        Answering { max_new_tokens: args.max_new_tokens, sampling: args.sampling.sampling(), stop: args.stop.rule() };
+    // What needs no model is refused before one is opened, which may take minutes.
+    answering.check()?;
+    let memory = args.batch.memory()?;
+    model::check_plan(&args.plan)?;
     let items = match &args.items {
         Some(path) => read_items(path, &ReadAs { system: args.system.clone(), ..ReadAs::raw(args.raw) })?,
         None => vec![single(args)?],
     };
+    if let Some(text) = &args.plan.plan {
+        check_rows(text, || Ok(items.iter().map(|item| item.id.clone()).collect()))?;
+    }
+    let engine = model::open(&args.model, args.thinking)?;
+    let plans = model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?;
     anyhow::ensure!(
         plans.len() == 1 || plans.len() == items.len(),
         "the λ table has {} rows, but must have 1 or as many as there are items ({})",
         plans.len(),
         items.len()
     );
-    if let Some(text) = &args.plan.plan {
-        check_rows(text, || Ok(items.iter().map(|item| item.id.clone()).collect()))?;
-    }
-    let requests = requests(&engine, &items, plans.len(), args)?;
+    let requests = requests(&engine, &items, plans.len(), &answering)?;
     let mut settings = GenerateOptions {
         max_rows: args.batch.max_rows(&engine),
-        memory: args.batch.memory()?,
+        memory,
         stop: Some(ui::stop_on_interrupt()),
         ..GenerateOptions::default()
     };
@@ -114,7 +120,7 @@ fn single(args: &Generate) -> Result<Item> {
     })
 }
 
-fn requests(engine: &Engine, items: &[Item], plans: usize, args: &Generate) -> Result<Vec<Request>> {
+fn requests(engine: &Engine, items: &[Item], plans: usize, answering: &Answering) -> Result<Vec<Request>> {
     let prompts = prompts(engine, items)?;
     Ok(prompts
         .into_iter()
@@ -122,10 +128,10 @@ fn requests(engine: &Engine, items: &[Item], plans: usize, args: &Generate) -> R
         .map(|(index, ids)| Request {
             ids: ids.into(),
             plan: if plans == 1 { 0 } else { index },
-            sampling: args.sampling.sampling(),
+            sampling: answering.sampling.clone(),
             noise: noise_of(&items[index].id),
-            max_new_tokens: args.max_new_tokens,
-            stop: args.stop.rule(),
+            max_new_tokens: answering.max_new_tokens,
+            stop: answering.stop.clone(),
         })
         .collect())
 }

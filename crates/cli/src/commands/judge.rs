@@ -6,7 +6,12 @@ use headtemper_study::{
     outcome::Outcomes, read_taken, sweep_markdown,
 };
 
-use crate::{Done, args::Judge, model::say_taken, ui};
+use crate::{
+    Done,
+    args::Judge,
+    model::{check_out, say_taken},
+    ui,
+};
 
 pub(crate) fn run(args: &Judge) -> Result<Done> {
     let mut tasks: Vec<JudgeTask> = args.tasks.iter().map(|task| task.task()).collect();
@@ -17,6 +22,7 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
         "--axes are those of the rubric, which --tasks does not name"
     );
     ensure!(!args.model.trim().is_empty(), "--judge-model is empty, but must be what the server calls the model");
+    check_out(&args.out)?;
     let endpoint = Endpoint::parse(&args.endpoint)?;
     ensure!(args.limit != Some(0), "--limit is 0, but must be at least 1");
     let sweep = args.sweep.as_deref().map(|dir| SweptAnswers::read(dir, args.limit)).transpose()?;

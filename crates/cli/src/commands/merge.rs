@@ -8,7 +8,7 @@ use crate::{
     Done,
     args::Merge,
     commands::{score, sweep},
-    ui,
+    model, ui,
 };
 
 pub(crate) fn run(args: &Merge) -> Result<Done> {
@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Merge) -> Result<Done> {
     if dirs == 0 {
         return captures(args);
     }
+    model::check_out(&args.out)?;
     match made_by(&args.shards[0])?.as_str() {
         "sweep" => {
             let outcomes = merge_sweep(&args.out, &args.shards, &mut ui::Bars::default())?;

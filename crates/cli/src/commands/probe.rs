@@ -4,8 +4,8 @@ use anyhow::Result;
 use headtemper_study::{
     ReadAs, count,
     probe::{
-        FitOptions, LabelTable, MeasureOptions, Probe, ProbeSet, eval_markdown, evaluate, fit, fit_markdown, unmet,
-        usual_shuffles, write_eval, write_fit,
+        FitOptions, LabelTable, MeasureOptions, Probe, ProbeSet, check_eval, check_fit, eval_markdown, evaluate, fit,
+        fit_markdown, unmet, usual_shuffles, write_eval, write_fit,
     },
     read_items,
 };
@@ -13,7 +13,7 @@ use headtemper_study::{
 use crate::{
     Done,
     args::{MeasureArgs, ProbeCommand, ProbeEval, ProbeFit, ProbeTable, SetArgs},
-    ui,
+    model, ui,
 };
 
 pub(crate) fn run(command: &ProbeCommand) -> Result<Done> {
@@ -25,15 +25,21 @@ pub(crate) fn run(command: &ProbeCommand) -> Result<Done> {
 }
 
 fn fit_probe(args: &ProbeFit) -> Result<Done> {
-    let set = read(&args.set)?;
-    let options = FitOptions {
+    model::check_out(&args.out)?;
+    let mut options = FitOptions {
         c: args.c.clone(),
         class_weight: args.class_weight.into(),
         folds: args.cv,
         shuffle: (!args.no_shuffle).then_some(args.seed),
-        shuffles: args.shuffles.unwrap_or_else(|| usual_shuffles(&set, args.cv, args.c.len())),
+        shuffles: args.shuffles.unwrap_or_default(),
         measure: measure(&args.measure, args.seed.into()),
     };
+    options.check()?;
+    let set = read(&args.set)?;
+    if args.shuffles.is_none() {
+        options.shuffles = usual_shuffles(&set, args.cv, args.c.len());
+    }
+    check_fit(&args.out, &set, &options)?;
     ui::warn(&set.warnings());
     let fitted = fit(&set, &options, "fit", &mut ui::Bars::default())?;
     fitted.notes.iter().for_each(|note| ui::say(&format!("note: {note}")));
@@ -59,9 +65,14 @@ fn read(args: &SetArgs) -> Result<ProbeSet> {
 }
 
 fn eval_probe(args: &ProbeEval) -> Result<Done> {
+    let options = measure(&args.measure, args.seed);
+    options.check()?;
+    args.out.as_deref().map_or(Ok(()), model::check_out)?;
     let (probe, _) = Probe::read(&args.probe)?;
     let set = read(&args.set)?;
-    let options = measure(&args.measure, args.seed);
+    if let Some(dir) = &args.out {
+        check_eval(dir, (&probe, &set), options)?;
+    }
     let (evaluation, probabilities) = evaluate(&probe, &set, options)?;
     ui::warn(&evaluation.warnings);
     if let Some(dir) = &args.out {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use headtemper_engine::ModelChoice;
-use headtemper_study::{Experiment, dry_run, run as run_experiment};
+use headtemper_study::{Experiment, check_experiment, dry_run, run as run_experiment};
 
 use crate::{Done, args::Run, model, ui};
 
@@ -12,6 +12,7 @@ pub(crate) fn run(args: &Run) -> Result<Done> {
     let experiment = resolve(args)?;
     let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&experiment.name));
     model::check_out(&dir)?;
+    check_experiment(&experiment)?;
     let engine = model::open_choice(&ModelChoice { progress: true, ..experiment.model.choice() })?;
     if args.dry {
         return ui::dry(&dry_run(&engine, &experiment, &dir)?, args.json);

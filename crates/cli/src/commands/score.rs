@@ -3,31 +3,35 @@
 use std::path::Path;
 
 use anyhow::Result;
-use headtemper_study::{RunSummary, ScoreRun, Sharded, dry_score, head_set, score_run};
+use headtemper_study::{RunSummary, ScoreRun, Sharded, check_head_set, dry_score, head_set, score_run};
 
 use crate::{Done, args::Score, model, ui};
 
 pub(crate) fn run(args: &Score) -> Result<Done> {
     model::check_out(&args.out)?;
     let items = model::items(&args.items)?;
-    let engine = model::open(&args.model, args.items.thinking)?;
-    let mut heads = head_set(&args.heads, engine.spec())?;
-    model::remark(&args.heads, engine.identity())?;
-    heads.sort_unstable();
-    let settings = ScoreRun {
+    let mut settings = ScoreRun {
         from: args.items.from(),
         groups: args.groups.groups.as_deref(),
-        heads: &heads,
+        heads: &[],
         lambdas: &args.lambda,
         contrast: args.a.as_deref().zip(args.b.as_deref()),
         plain: args.plain,
         shuffles: args.shuffles,
         seed: args.seed,
-        batch_tokens: args.batch_tokens.unwrap_or(engine.tokens_at_once()),
+        batch_tokens: args.batch_tokens,
         memory: args.memory.bytes()?,
         shard: args.shard.shard,
-        stop: Some(ui::stop_on_interrupt()),
+        stop: None,
     };
+    // What needs no model is refused before one is opened, which may take minutes.
+    settings.check(&items)?;
+    check_head_set(&args.heads)?;
+    let engine = model::open(&args.model, args.items.thinking)?;
+    let mut heads = head_set(&args.heads, engine.spec())?;
+    model::remark(&args.heads, engine.identity())?;
+    heads.sort_unstable();
+    (settings.heads, settings.stop) = (&heads, Some(ui::stop_on_interrupt()));
     if args.dry_run {
         return ui::dry(&dry_score(&engine, &items, &settings, &args.out)?, args.json);
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use headtemper_study::{
-    ArmsWanted, Grader, RandomFrom, Sharded, SweepOptions, SweepRun, arms, dry_sweep, head_set, outcome::Outcomes,
-    sweep_markdown, sweep_run,
+    ArmsWanted, Grader, RandomFrom, Sharded, SweepOptions, SweepRun, arms, check_arms, check_groups, check_head_set,
+    dry_sweep, head_set, outcome::Outcomes, sweep_markdown, sweep_run,
 };
 
 use crate::{
@@ -18,6 +18,20 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     model::check_out(&args.out)?;
     let items = model::items(&args.items)?;
     let grader = args.hedges.as_deref().map(Grader::read).transpose()?;
+    let options = SweepOptions {
+        max_new_tokens: args.max_new_tokens,
+        sampling: args.sampling.sampling(),
+        seeds: if args.seeds.is_empty() { vec![args.sampling.seed] } else { args.seeds.clone() },
+        ends: args.stop.rule(),
+        max_rows: args.batch.asked_rows(),
+        memory: args.batch.memory()?,
+        stop: None,
+    };
+    // What needs no model is refused before one is opened, which may take minutes.
+    options.check()?;
+    check_groups(&items, args.groups.groups.as_deref())?;
+    check_arms(&args.lambda, args.random_sets)?;
+    args.heads.iter().try_for_each(|text| check_head_set(text))?;
     let engine = model::open(&args.model, args.items.thinking)?;
     let mut sets = Vec::new();
     for text in &args.heads {
@@ -37,15 +51,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     let (lambdas, positions) = (&args.lambda[..], args.positions);
     let wanted = ArmsWanted { sets: &sets, lambdas, random_sets, random_seed, random_from, positions };
     let arms = arms(&wanted, &engine.spec().slots())?;
-    let options = SweepOptions {
-        max_new_tokens: args.max_new_tokens,
-        sampling: args.sampling.sampling(),
-        seeds: if args.seeds.is_empty() { vec![args.sampling.seed] } else { args.seeds.clone() },
-        ends: args.stop.rule(),
-        max_rows: args.batch.max_rows(&engine),
-        memory: args.batch.memory()?,
-        stop: Some(ui::stop_on_interrupt()),
-    };
+    let options = SweepOptions { stop: Some(ui::stop_on_interrupt()), ..options };
     let grader = grader.as_ref();
     let groups = args.groups.groups.as_deref();
     let run = SweepRun {

@@ -8,7 +8,7 @@ use serde::{
 };
 
 use super::{HeadPlan, PlanError, check_lambda};
-use crate::{HeadKind, HeadRef, Positions};
+use crate::{HeadKind, HeadRef, Named, Positions, in_words};
 
 /// Heads as a user lists them, each with or without a λ of its own. They become a [`HeadPlan`] or a sweep's head set.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,11 +89,12 @@ impl HeadList {
         let text = text.trim();
         match text.as_bytes().first() {
             None => Self::of(Vec::new()),
-            Some(b'{') if text.contains("\"schema\"") => Self::from_schema(text),
+            // A map of layers has neither key.
+            Some(b'{') if ["\"schema\"", "\"heads\""].iter().any(|key| text.contains(key)) => Self::from_schema(text),
             Some(b'{') => Self::of(Self::from_map(text)?),
             Some(b'[') => {
                 let pairs: Vec<(usize, usize)> =
-                    serde_json::from_str(text).map_err(|e| syntax(text, &format!("pairs [[layer,head],..] ({e})")))?;
+                    serde_json::from_str(text).map_err(|e| wrong(text, "pairs [[layer,head],..]", &e))?;
                 Self::of(pairs.into_iter().map(|(layer, head)| (HeadRef::query(layer, head), None)).collect())
             }
             Some(_) => {
@@ -116,8 +117,7 @@ impl HeadList {
     }
 
     fn from_schema(text: &str) -> Result<Self, PlanError> {
-        let doc: HeadsV1 =
-            serde_json::from_str(text).map_err(|e| syntax(text, &format!("a heads/v1 document ({e})")))?;
+        let doc: HeadsV1 = serde_json::from_str(text).map_err(|e| wrong(text, "a heads/v1 document", &e))?;
         if doc.schema != "heads/v1" {
             return Err(syntax(&doc.schema, "the schema name heads/v1"));
         }
@@ -131,7 +131,7 @@ impl HeadList {
 
     fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
         let Layers(layers) = serde_json::from_str(text)
-            .map_err(|e| syntax(text, &format!("a map {{\"layer\":[head,..],..}} or a heads/v1 document ({e})")))?;
+            .map_err(|e| wrong(text, "a map {\"layer\":[head,..],..} or a heads/v1 document", &e))?;
         let (mut heads, mut seen) = (Vec::new(), BTreeSet::new());
         for (layer, of_layer) in layers {
             let layer = layer.trim().parse().map_err(|_| syntax(&layer, "a layer number"))?;
@@ -176,6 +176,11 @@ impl HeadList {
         let plan = HeadPlan::new(entries.collect::<Result<Vec<_>, PlanError>>()?)?;
         Ok(plan.at(self.positions.unwrap_or_default()))
     }
+}
+
+/// The error for JSON that is something else, with what serde says of it.
+fn wrong(text: &str, expected: &str, why: &serde_json::Error) -> PlanError {
+    syntax(text, &format!("{expected} ({})", in_words(&why.to_string(), Named::Object)))
 }
 
 fn syntax(text: &str, expected: &str) -> PlanError {
@@ -233,6 +238,13 @@ mod tests {
             ("L7H6:0.5,L7H6:0.9", "listed twice"),
             (r#"{"schema":"heads/v2","heads":[]}"#, "heads/v1"),
             (r#"{"schema":"heads/v1","heads":[{"layer":1,"head":0,"lamda":0.5}]}"#, "unknown field `lamda`"),
+            (r#"{"heads":[{"layer":1,"head":0}]}"#, "as a heads/v1 document (missing field `schema`"),
+            (
+                r#"{"schema":"heads/v1","heads":[{"layer":"x","head":0}]}"#,
+                "(found the text \"x\", but must be a whole number",
+            ),
+            (r#"{"1":2}"#, "a map {\"layer\":[head,..],..} or a heads/v1 document (found 2, but must be a list"),
+            (r#"[[1,"x"]]"#, "pairs [[layer,head],..] (found the text \"x\", but must be a whole number from 0 on"),
             (r#"{"seven":[6]}"#, "layer number"),
             (r#"{"1":[2],"1":[3]}"#, "layer 1 stands there twice"),
             (r#"{"1":[2]," 1":[3]}"#, "layer 1 stands there twice"),

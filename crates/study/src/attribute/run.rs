@@ -86,7 +86,7 @@ pub fn attribute_run(
     settings.check()?;
     settings.check_for(source)?;
     let source = Source::open(source)?;
-    let others = settings.beside.iter().map(|path| read_json(path)).collect::<Result<Vec<Attribution>>>()?;
+    let others = settings.others()?;
     // Every refusal comes before the first file.
     let chosen = settings.choose(&source, items)?;
     let parts = settings.parts(&source, &chosen, &others);
@@ -151,6 +151,39 @@ impl AttributeRun<'_> {
         }
     }
 
+    /// Refuses what cannot be compared whatever reads it, so that no model has to be opened first.
+    ///
+    /// # Errors
+    /// If an attribution that is set beside this one cannot be read, a cohort is too small, an item has no
+    /// response, or no item has a field that is named.
+    pub fn check_items(&self, items: &[Item]) -> Result<()> {
+        self.others()?;
+        let (specs, cohorts, _) = self.fill(self.specs.clone(), items)?;
+        let chosen = self.members(&cohorts, items)?;
+        let (_, cohorts, _) = self.fill(specs, &chosen)?;
+        let facts: Vec<ItemFacts> = chosen.iter().map(ItemFacts::of).collect();
+        cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))
+    }
+
+    /// The attributions of other models.
+    fn others(&self) -> Result<Vec<Attribution>> {
+        self.beside.iter().map(|path| read_json(path)).collect()
+    }
+
+    /// The items of any cohort, each with a response.
+    fn members(&self, cohorts: &[Cohorts], items: &[Item]) -> Result<Vec<Item>> {
+        let members: BTreeSet<usize> = cohorts.iter().flat_map(|c| c.a.iter().chain(&c.b)).copied().collect();
+        // Items of no cohort take no part: reading them would cost time and tell nothing.
+        let chosen: Vec<Item> = members.iter().map(|&row| items[row].clone()).collect();
+        match chosen.iter().find(|item| item.is_silent()) {
+            None => Ok(chosen),
+            Some(item) => {
+                let why = format!("item '{}' has no response; attribution reads prompt and response", item.id);
+                Err(StudyError::content(self.from.path, why))
+            }
+        }
+    }
+
     /// Whether items bring tokens of their response that they are not read by. The paper's scripts know no such tokens.
     fn left_ids(&self, chosen: &Chosen<'_>) -> Option<String> {
         let Texts::Encoded(_, encoded) = &chosen.texts else { return None };
@@ -176,14 +209,8 @@ impl AttributeRun<'_> {
     /// The cohorts, and the items in them as their source has them.
     fn choose<'a>(&self, source: &Source<'a>, items: &[Item]) -> Result<Chosen<'a>> {
         let (specs, cohorts, skipped) = self.fill(self.specs.clone(), items)?;
-        let members: BTreeSet<usize> = cohorts.iter().flat_map(|c| c.a.iter().chain(&c.b)).copied().collect();
-        // Items of no cohort take no part: reading them would cost time and tell nothing.
-        let chosen: Vec<Item> = members.iter().map(|&row| items[row].clone()).collect();
-        let silent = |item: &&Item| item.response.is_none() && !matches!(item.input, headtemper_engine::Input::Ids(_));
-        if let Some(item) = chosen.iter().find(silent) {
-            let why = format!("item '{}' has no response; attribution reads prompt and response", item.id);
-            return Err(StudyError::content(self.from.path, why));
-        }
+        let chosen = self.members(&cohorts, items)?;
+        let members = chosen.len();
         let enough = |e: &Encoded| e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
         let (items, texts) = match source.texts(&chosen, self.options.compat)? {
             Texts::Encoded(engine, encoded) if self.options.compat == Compat::Dd => {
@@ -193,7 +220,7 @@ impl AttributeRun<'_> {
             texts => (chosen, texts),
         };
         self.options.heads.check(&texts.slots())?;
-        let dropped = members.len() - items.len();
+        let dropped = members - items.len();
         let (specs, cohorts, late) = self.fill(specs, &items)?;
         let skipped = skipped.into_iter().chain(late).collect();
         let facts = source.facts(&items)?;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CaptureOptions, check_finite};
 use crate::{
-    Features, Item, Progress, Result, capture::features::GeneratedMeta, error::back, items::columns::Answers,
-    progress::Lengths, store::digest::noise_of, text::count,
+    Features, Item, Progress, Result, StudyError, capture::features::GeneratedMeta, error::back,
+    items::columns::Answers, progress::Lengths, store::digest::noise_of, text::count,
 };
 
 /// How the model answers before it is read.
@@ -25,6 +25,18 @@ pub struct Answering {
 }
 
 impl Answering {
+    /// Refuses settings without meaning.
+    ///
+    /// # Errors
+    /// Names the setting and what would have been allowed.
+    pub fn check(&self) -> Result<()> {
+        self.sampling.check()?;
+        if self.max_new_tokens == 0 {
+            return Err(StudyError::option("max_new_tokens", "0", "at least 1"));
+        }
+        Ok(())
+    }
+
     /// As the file's meta has it.
     pub(super) fn meta(&self) -> GeneratedMeta {
         let (max_new_tokens, sampling) = (self.max_new_tokens, self.sampling.clone());

@@ -23,6 +23,16 @@ pub(crate) struct Declared {
     fresh: LabelSource,
 }
 
+impl Declared {
+    /// Refuses a column that does not match the fresh items. No value is looked at.
+    ///
+    /// # Errors
+    /// If it cannot be read, or matches them neither by id nor by place.
+    pub(crate) fn check_fresh(&self, rows: &FeatureRows) -> Result<()> {
+        rows.check_labels(&self.fresh)
+    }
+}
+
 /// A fitted axis, with its out-of-fold predictions by the row in the features file.
 type Found = (Axis, BTreeMap<usize, f64>);
 

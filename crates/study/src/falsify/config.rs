@@ -11,7 +11,10 @@ use crate::{
         ColumnSource, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
         usual_shuffles,
     },
-    store::{digest::sha256_json, files::named_in_utf8},
+    store::{
+        digest::sha256_json,
+        files::{named_in_utf8, parse_toml},
+    },
 };
 
 /// A falsification: what `temper falsify` reads. Unknown keys are refused; paths are relative to the file.
@@ -188,7 +191,7 @@ impl GateFile {
     /// If it cannot be read, has an unknown key, or asks for something that has no meaning.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-        let file: Self = toml::from_str(&text).map_err(|e| StudyError::content(path, e))?;
+        let file: Self = parse_toml(path, &text)?;
         file.check()?;
         // Hashed with the paths as they are written: the same wherever it is run from.
         let sha256 = sha256_json(&file);

@@ -5,8 +5,8 @@ use std::{io::Write, path::Path};
 use headtemper_stats::{Relabelings, auc, delong_difference, principal_components};
 
 use super::{
-    Axis, AxisPair, Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig,
-    Step, StepName, Transfer, axes,
+    Axis, AxisPair, Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, Step,
+    StepName, Transfer, axes,
     baselines::{self, Ran},
     earlier::{Earlier, FOUND},
     overlap::{self, Prompts},
@@ -17,7 +17,7 @@ use crate::{
     Parts, Progress, Result, RunDir, StudyError,
     probe::{
         EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
-        other_labels, prediction_npz,
+        folds_of, other_labels, prediction_npz,
     },
     report,
     significance::told_fixed,
@@ -43,18 +43,22 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let set = rows.labelled(&file.train.labels)?;
     let train = Side::of(&view, &rows, &set)?;
     let options = file.fit_options(train.set);
+    // A fit may take minutes: whatever can be refused without a fresh label is refused before the first, and before the first file.
+    let fresh_view = View::of(&file.fresh)?;
+    let fresh_rows = fresh_view.rows(&file.fresh.features)?;
+    check_ready(train.set, (&fresh_rows, &file.fresh.labels), &options)?;
+    declared.iter().try_for_each(|axis| axis.check_fresh(&fresh_rows))?;
+    let of_pooled = pooled_sets(file, (train.view, &fresh_view), &options)?;
+    let of_replication = replicated_sets(file, (&train, &fresh_view), &options)?;
     let run = RunDir::open(dir, "falsify", &parts(file, train.set), None, progress)?;
     let fitted = fit(train.set, &options, "fit", progress)?;
     fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
     let probe = fitted.probe;
     let frozen = freeze(&run, &probe, &file.sha256, progress)?;
 
-    let view = View::of(&file.fresh)?;
-    let rows = view.rows(&file.fresh.features)?;
-    let set = rows.labelled(&file.fresh.labels)?;
-    let fresh = Side::of(&view, &rows, &set)?;
-    let compared = overlap::compare(&train.prompts, (fresh.set, &fresh.prompts));
-    let overlap = match compared.and_then(|overlap| same_site(train.set, fresh.set).map(|()| overlap)) {
+    let set = fresh_rows.labelled(&file.fresh.labels)?;
+    let fresh = Side::of(&fresh_view, &fresh_rows, &set)?;
+    let overlap = match overlap::compare(&train.prompts, (fresh.set, &fresh.prompts)) {
         Err(e) if !run.file(FOUND).exists() => {
             // Nothing was tested, so the directory is free for a corrected file.
             let own = [PROBE_FILE, FROZEN].map(|name| run.file(name));
@@ -78,8 +82,10 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let of_cv = steps::cv(&file.gates, &Seen::cv(&probe, &options));
     let (of_fresh, failure_modes) = fresh_step(file, &tested, &baselines, (&train, &fresh), &options);
     let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh), progress)?;
-    let mut pooled = pooled(file, (&train, &fresh), &options, progress)?;
-    let mut replication = replication(file, (&train, &fresh), &options, progress)?;
+    let views = (train.view, fresh.view);
+    let mut pooled = of_pooled.map(|sets| other(sets, "pooled", views, &options, progress)).transpose()?;
+    let mut replication =
+        of_replication.map(|sets| other(sets, "replication", views, &options, progress)).transpose()?;
     for (step, other) in [("pooled", &pooled), ("replication", &replication)] {
         if other.as_ref().is_some_and(|other| !other.by_prompt) {
             let why =
@@ -210,37 +216,54 @@ fn sweep_axes(
     Ok((steps::axes(&file.gates, config, (&found, &pairs)), found, pairs))
 }
 
-/// The probe of step 4, if it is declared.
-fn pooled(
-    file: &GateFile,
-    (train, fresh): (&Side, &Side),
-    options: &FitOptions,
-    progress: &mut dyn Progress,
-) -> Result<Option<Other>> {
-    let Some(of) = &file.pooled else { return Ok(None) };
-    let sets = (train.view.set(&of.train, &file.train.labels)?, fresh.view.set(&of.fresh, &file.fresh.labels)?);
-    other((of.train.to_string(), "pooled"), (train.view, fresh.view), sets, options, progress).map(Some)
+/// The sets of step 4 or 5, as far as they are known before a fresh label is read.
+struct OtherSets {
+    name: String,
+    train: ProbeSet,
+    fresh: FeatureRows,
+    fresh_labels: LabelSource,
 }
 
-/// The probe of step 5, if it is declared.
-fn replication(
-    file: &GateFile,
-    (train, fresh): (&Side, &Side),
-    options: &FitOptions,
-    progress: &mut dyn Progress,
-) -> Result<Option<Other>> {
+impl OtherSets {
+    /// # Errors
+    /// If a file cannot be used, no probe can be fitted on the training items, or none of them could read the fresh ones.
+    fn read(
+        name: String,
+        (train, fresh): (ProbeSet, FeatureRows),
+        fresh_labels: &LabelSource,
+        options: &FitOptions,
+    ) -> Result<Self> {
+        check_ready(&train, (&fresh, fresh_labels), options)?;
+        Ok(Self { name, train, fresh, fresh_labels: fresh_labels.clone() })
+    }
+}
+
+/// Refuses training items that no probe can be fitted on, and fresh ones that it could not be applied to.
+fn check_ready(train: &ProbeSet, (fresh, labels): (&FeatureRows, &LabelSource), options: &FitOptions) -> Result<()> {
+    folds_of(train, options)?;
+    fresh.check_like(train)?;
+    fresh.check_labels(labels)
+}
+
+/// What step 4 is about, if it is declared.
+fn pooled_sets(file: &GateFile, (train, fresh): (&View, &View), options: &FitOptions) -> Result<Option<OtherSets>> {
+    let Some(of) = &file.pooled else { return Ok(None) };
+    let sets = (train.set(&of.train, &file.train.labels)?, fresh.rows(&of.fresh)?);
+    OtherSets::read(of.train.to_string(), sets, &file.fresh.labels, options).map(Some)
+}
+
+/// What step 5 is about, if it is declared.
+fn replicated_sets(file: &GateFile, (train, fresh): (&Side, &View), options: &FitOptions) -> Result<Option<OtherSets>> {
     let Some(of) = &file.replication else { return Ok(None) };
-    let labels = |own: &Option<LabelSource>, of_set: &SetConfig| own.clone().unwrap_or_else(|| of_set.labels.clone());
-    let of_train = train.view.set(&of.train, &labels(&of.train_labels, &file.train))?;
+    let of_train = train.view.set(&of.train, of.train_labels.as_ref().unwrap_or(&file.train.labels))?;
     if of_train.origin.same_weights(&train.set.origin) == Some(true) {
         return Err(StudyError::Experiment {
             name: file.name.clone(),
             why: format!("[replication] '{}' has the weights of [train]: it is no other model", of.model),
         });
     }
-    let of_fresh = fresh.view.set(&of.fresh, &labels(&of.fresh_labels, &file.fresh))?;
-    other((of.model.clone(), "replication"), (train.view, fresh.view), (of_train, of_fresh), options, progress)
-        .map(Some)
+    let labels = of.fresh_labels.as_ref().unwrap_or(&file.fresh.labels);
+    OtherSets::read(of.model.clone(), (of_train, fresh.rows(&of.fresh)?), labels, options).map(Some)
 }
 
 /// What the directory belongs to: everything fixed before a fresh label is read.
@@ -286,14 +309,6 @@ pub(super) fn null_of(p: &[f64], set: &ProbeSet, options: &FitOptions) -> Option
     Some(Null::of(observed, (0..options.shuffles as u64).map(of).collect()))
 }
 
-/// Refuses fresh features of another kind than those of the training items.
-fn same_site(train: &ProbeSet, fresh: &ProbeSet) -> Result<()> {
-    match train.origin.other_site(&fresh.origin) {
-        None => Ok(()),
-        Some(why) => Err(StudyError::content(&fresh.origin.features.path, format!("holds something else: {why}"))),
-    }
-}
-
 /// A frozen probe is tested once: other fresh items under the same gates would be a second try.
 fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
     let path = run.file(FOUND);
@@ -324,15 +339,16 @@ struct Other {
 
 /// Steps 4 and 5: the same on other features of the items.
 fn other(
-    (name, stage): (String, &str),
+    sets: OtherSets,
+    stage: &str,
     (of_train, of_fresh): (&View, &View),
-    (train, fresh): (ProbeSet, ProbeSet),
     options: &FitOptions,
     progress: &mut dyn Progress,
 ) -> Result<Other> {
+    let OtherSets { name, train, fresh, fresh_labels } = sets;
+    let fresh = fresh.labelled(&fresh_labels)?;
     let prompts = (Prompts::of(&of_train.texts(&train)?), Prompts::of(&of_fresh.texts(&fresh)?));
     let by_prompt = overlap::compare(&prompts.0, (&fresh, &prompts.1))?.by_prompt;
-    same_site(&train, &fresh)?;
     let options = &options.clone().without_intervals();
     let probe = fit(&train, options, stage, progress)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;

@@ -39,6 +39,31 @@ pub struct GateRun<'a> {
     pub generate: SweepOptions<'a>,
 }
 
+impl GateRun<'_> {
+    /// Refuses settings and items that no model could be gated with, so that none has to be opened first.
+    ///
+    /// # Errors
+    /// If the probe has no fit of this C, no threshold or one that is no probability, a setting has no meaning, or an item's answer is
+    /// token ids.
+    pub fn check(&self, items: &[Item]) -> Result<()> {
+        self.fit()?;
+        self.generate.check()?;
+        if self.prefix.trim().is_empty() {
+            // A blank prefix would change no answer, but count as a hedge.
+            return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
+        }
+        items.iter().try_for_each(|item| item.check_text("the gate writes it"))
+    }
+
+    /// The place of the fit among the probe's, the threshold, and where that comes from.
+    fn fit(&self) -> Result<(usize, f64, &'static str)> {
+        let probe = &self.probe.probe;
+        let fit = fit_of(probe, self.c)?;
+        let (threshold, threshold_from) = threshold_of(self.threshold, &probe.meta.results[fit])?;
+        Ok((fit, threshold, threshold_from))
+    }
+}
+
 /// Runs a gate over items, in a directory that keeps the generated rows, `gated.jsonl` and `gate.json`.
 ///
 /// # Errors
@@ -52,8 +77,8 @@ pub fn gate_run(
     progress: &mut dyn Progress,
 ) -> Result<GateResult> {
     // Anything that does not fit is refused before anything is generated.
+    settings.check(items)?;
     let gate = Gate::of(settings, engine)?;
-    items.iter().try_for_each(|item| item.check_text("the gate writes it"))?;
     prompts(engine, items)?;
     let run = RunDir::open(dir, "gate", &gate.parts(engine, items)?, None, progress)?;
     let mut log = run.rows::<Row>(progress)?;
@@ -88,18 +113,12 @@ struct Gate<'a> {
 impl<'a> Gate<'a> {
     fn of(settings: &'a GateRun<'a>, engine: &Engine) -> Result<Self> {
         let probe = &settings.probe.probe;
-        let fit = fit_of(probe, settings.c)?;
-        let result = &probe.meta.results[fit];
-        let (threshold, threshold_from) = threshold_of(settings.threshold, result)?;
+        let (fit, threshold, threshold_from) = settings.fit()?;
+        let c = probe.meta.results[fit].c;
         let site = ProbeSite::of(settings.site, &probe.meta.train, engine)?;
         let source = format!("{}, at the site that the probe reads", engine.identity().model);
         probe.probabilities(fit, &vec![0.0; engine.spec().d_model], engine.spec().d_model, &source)?;
-        settings.generate.check()?;
-        if settings.prefix.trim().is_empty() {
-            // A blank prefix would change no answer, but count as a hedge.
-            return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
-        }
-        Ok(Self { settings, probe, fit, c: result.c, threshold, threshold_from, site, source })
+        Ok(Self { settings, probe, fit, c, threshold, threshold_from, site, source })
     }
 
     /// What the rows of its directory are made from.

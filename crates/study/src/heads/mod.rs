@@ -7,7 +7,7 @@ use std::path::Path;
 
 use headtemper_hook::{HeadList, HeadPlan, HeadRef, MadeFor, ModelSpec, PlanError, Positions};
 
-use crate::{Result, StudyError, store::files::read_json};
+use crate::{Result, StudyError, store::files::parse_json};
 use ranking::Ranking;
 pub(crate) use ranking::top;
 pub use ranking::{RankBy, TopHeads};
@@ -30,22 +30,48 @@ pub struct PlanSource<'a> {
 /// # Errors
 /// If it cannot be read, or names heads that the model does not have.
 pub fn plans(source: &PlanSource<'_>, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
-    let plans = if let Some(table) = TableSource::of(source.text) {
-        if source.lambda.is_some() {
-            return Err(useless(source.lambda, "the λ table has its own"));
-        }
-        table.plans(spec)?
-    } else {
-        let list = list(source.text, spec)?;
-        if source.lambda.is_some() && list.heads.iter().all(|(_, lambda)| lambda.is_some()) {
-            return Err(useless(source.lambda, "every head of the plan brings its own"));
-        }
-        vec![list.plan(source.lambda)?]
+    let plans = match source.table()? {
+        Some(table) => table.plans(spec)?,
+        None => vec![source.plan(&Given::read(source.text)?.list(spec)?)?],
     };
     plans.iter().try_for_each(|plan| plan.check(spec))?;
     let plans =
         plans.into_iter().map(|plan| plan.limited(source.positions)).collect::<std::result::Result<Vec<_>, _>>()?;
     if plans.iter().all(HeadPlan::is_empty) { Err(PlanError::Empty.into()) } else { Ok(plans) }
+}
+
+/// Refuses a source that is no plan for any model, so that none has to be opened first.
+///
+/// # Errors
+/// As [`plans`], except where it takes the model's layers and heads to know.
+pub fn check_plan(source: &PlanSource<'_>) -> Result<()> {
+    match source.table()? {
+        Some(table) => table.check(),
+        // All heads have the λ that goes with the plan, and that is checked where it is read.
+        None => match Given::read(source.text)?.named {
+            None => Ok(()),
+            Some(list) => Ok(source.plan(&list)?.limited(source.positions).map(drop)?),
+        },
+    }
+}
+
+impl<'a> PlanSource<'a> {
+    /// The λ table that it names, if it is one.
+    fn table(&self) -> Result<Option<TableSource<'a>>> {
+        let table = TableSource::of(self.text);
+        if table.is_some() && self.lambda.is_some() {
+            return Err(useless(self.lambda, "the λ table has its own"));
+        }
+        Ok(table)
+    }
+
+    /// The plan of these heads.
+    fn plan(&self, list: &HeadList) -> Result<HeadPlan> {
+        if self.lambda.is_some() && list.heads.iter().all(|(_, lambda)| lambda.is_some()) {
+            return Err(useless(self.lambda, "every head of the plan brings its own"));
+        }
+        Ok(list.plan(self.lambda)?)
+    }
 }
 
 /// Refuses a λ table whose rows are named after other items than these, or after the same ones in another order. The ids of the
@@ -62,19 +88,34 @@ pub fn check_rows(text: &str, items: impl FnOnce() -> Result<Vec<String>>) -> Re
 /// # Errors
 /// If it cannot be read, or names heads that the model does not have.
 pub fn head_set(text: &str, spec: &ModelSpec) -> Result<Vec<HeadRef>> {
+    let heads = given_set(text)?.list(spec)?.heads();
+    heads.iter().try_for_each(|&at| spec.check(at))?;
+    Ok(heads)
+}
+
+/// Refuses a text that is no set of heads for any model, so that none has to be opened first.
+///
+/// # Errors
+/// As [`head_set`], except where it takes the model's layers and heads to know.
+pub fn check_head_set(text: &str) -> Result<()> {
+    given_set(text).map(drop)
+}
+
+/// A set of heads as it was given: without λ and positions.
+fn given_set(text: &str) -> Result<Given<'_>> {
     if TableSource::of(text).is_some() {
         return Err(no_list_in(Path::new(text), "a .json list, or top:5@attribution.json: the arms bring their own λ"));
     }
-    let list = list(text, spec)?;
-    if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
-        return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
+    let given = Given::read(text)?;
+    if let Some(list) = &given.named {
+        if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
+            return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
+        }
+        if let Some(positions) = list.positions {
+            return Err(wrong(&format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm"));
+        }
     }
-    if let Some(positions) = list.positions {
-        return Err(wrong(&format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm"));
-    }
-    let heads = list.heads();
-    heads.iter().try_for_each(|&at| spec.check(at))?;
-    Ok(heads)
+    Ok(given)
 }
 
 /// What the user should know about heads taken from an attribution, `top:5@attribution.json`, for a model with these weights: that
@@ -155,7 +196,7 @@ impl<'a> Top<'a> {
             _ => (path, None),
         };
         let path = Path::new(path);
-        Ok(Some(Self { heads, path, name, ranking: read_json(path)? }))
+        Ok(Some(Self { heads, path, name, ranking: ranking(path, heads)? }))
     }
 
     fn heads(&self) -> Result<Vec<HeadRef>> {
@@ -163,14 +204,54 @@ impl<'a> Top<'a> {
     }
 }
 
-fn list(text: &str, spec: &ModelSpec) -> Result<HeadList> {
-    if text == "all" {
-        return Ok(HeadList::of(spec.slots().into_iter().map(|at| (at, None)).collect())?);
+/// The ranking in a file that these heads are the top of.
+fn ranking(path: &Path, heads: TopHeads) -> Result<Ranking> {
+    let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
+    parse_json(path, &text, "an attribution, as `temper attribute` writes it").map_err(|error| {
+        if HeadList::parse(&text).is_err() {
+            return error;
+        }
+        let why = format!(
+            "is a list of heads, which ranks none, but top:{heads}@ takes the ranking of an attribution.json; a list is given by its path \
+             alone"
+        );
+        StudyError::content(path, why)
+    })
+}
+
+/// Heads as they were given, read as far as that takes no model.
+struct Given<'a> {
+    /// None for all heads of the model.
+    named: Option<HeadList>,
+    /// The ranking that they are the top of, if they are.
+    top: Option<Top<'a>>,
+}
+
+impl<'a> Given<'a> {
+    fn read(text: &'a str) -> Result<Self> {
+        if text == "all" {
+            return Ok(Self { named: None, top: None });
+        }
+        let top = Top::of(text)?;
+        let named = match &top {
+            Some(top) => HeadList::of(top.heads()?.into_iter().map(|at| (at, None)).collect())?,
+            None => list(text)?,
+        };
+        Ok(Self { named: Some(named), top })
     }
-    if let Some(top) = Top::of(text)? {
-        top.ranking.check(spec).map_err(|why| StudyError::content(top.path, why))?;
-        return Ok(HeadList::of(top.heads()?.into_iter().map(|at| (at, None)).collect())?);
+
+    /// The heads of this model.
+    fn list(self, spec: &ModelSpec) -> Result<HeadList> {
+        if let Some(top) = &self.top {
+            top.ranking.check(spec).map_err(|why| StudyError::content(top.path, why))?;
+        }
+        let all = || HeadList::of(spec.slots().into_iter().map(|at| (at, None)).collect());
+        Ok(self.named.map_or_else(all, Ok)?)
     }
+}
+
+/// The list that a text is, or the file that it names holds.
+fn list(text: &str) -> Result<HeadList> {
     if let Some(content) = list_file(text)? {
         return Ok(HeadList::parse(&content)?);
     }

@@ -46,18 +46,51 @@ impl<'a> TableSource<'a> {
         Some(Self { path: text[..at].into(), variant: Some(&text[at + 1..]) })
     }
 
+    /// λ of all rows, and their shape.
+    fn lambda(&self) -> Result<(Vec<usize>, Vec<f32>)> {
+        match Npz::read_array(&self.path, "lambda")? {
+            Array::F32(shape, values) => Ok((shape, values)),
+            Array::F64(shape, values) => Ok((shape, values.into_iter().map(|x| x as f32).collect())),
+            Array::I64(shape, values) => Ok((shape, values.into_iter().map(|x| x as f32).collect())),
+            Array::Text(_) | Array::Scalar(_) => {
+                Err(StudyError::content(&self.path, "array 'lambda' holds no numbers"))
+            }
+        }
+    }
+
+    /// Refuses a table that fits no model: as [`TableSource::plans`], except for the shape and what each row holds.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.lambda()?.0[..] {
+            // Without rows or axes it has the wrong shape, and the model tells which would be right.
+            [] | [0, ..] => Ok(()),
+            [rows, ..] => self.row_of(rows).map(drop),
+        }
+    }
+
+    /// The row that is meant, if it is a single one, and the positions that each touches, where the table says so.
+    fn row_of(&self, rows: usize) -> Result<(Option<usize>, Option<Vec<Positions>>)> {
+        let wrong = |why: String| StudyError::content(&self.path, why);
+        let (row, positions) = (self.row(rows)?, self.positions(rows)?);
+        if let Some(ids) = self.ids()?
+            && ids.len() != rows
+        {
+            return Err(wrong(format!("has {} by its array 'id', but {rows} of λ", count(ids.len(), "row"))));
+        }
+        if row.is_some() && positions.is_none() {
+            return Err(wrong(
+                "does not say which positions its variants touch (array 'positions'): sweep again".into(),
+            ));
+        }
+        Ok((row, positions))
+    }
+
     /// The plan of every row, or of the one that is named.
     ///
     /// # Errors
     /// If the table is not of this model's shape, names heads that the model does not have, or has variants and none is named.
     pub(super) fn plans(&self, spec: &ModelSpec) -> Result<Vec<HeadPlan>> {
         let wrong = |why: String| StudyError::content(&self.path, why);
-        let (shape, values) = match Npz::read_array(&self.path, "lambda")? {
-            Array::F32(shape, values) => (shape, values),
-            Array::F64(shape, values) => (shape, values.into_iter().map(|x| x as f32).collect()),
-            Array::I64(shape, values) => (shape, values.into_iter().map(|x| x as f32).collect()),
-            Array::Text(_) | Array::Scalar(_) => return Err(wrong("array 'lambda' holds no numbers".into())),
-        };
+        let (shape, values) = self.lambda()?;
         let (layers, heads) = (spec.layers.len(), spec.layers.iter().map(|layer| layer.heads.count).max().unwrap_or(0));
         // A table of another shape is for another model, whose heads mean nothing here.
         let [rows, ..] = shape[..] else { return Err(wrong("array 'lambda' is a single number".into())) };
@@ -68,17 +101,7 @@ impl<'a> TableSource<'a> {
             );
             return Err(wrong(why));
         }
-        let (row, positions) = (self.row(shape[0])?, self.positions(shape[0])?);
-        if let Some(ids) = self.ids()?
-            && ids.len() != shape[0]
-        {
-            return Err(wrong(format!("has {} by its array 'id', but {} of λ", count(ids.len(), "row"), shape[0])));
-        }
-        if row.is_some() && positions.is_none() {
-            return Err(wrong(
-                "does not say which positions its variants touch (array 'positions'): sweep again".into(),
-            ));
-        }
+        let (row, positions) = self.row_of(rows)?;
         let plan = |(at, values): (usize, &[f32])| {
             let plan = plan_of(values, heads, spec).map_err(|e| wrong(format!("row {at}: {e}")))?;
             // Where a row touches only a part of the tokens, so does its plan.

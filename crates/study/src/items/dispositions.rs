@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     Item, Predicate, Result, StudyError,
     items::cohort::{label_counts, same_label},
+    store::files::parse_toml,
 };
 
 /// The fewest items that a cohort may have: with fewer, no pooled variance exists.
@@ -133,7 +134,7 @@ impl DispositionSpec {
 /// one name.
 pub fn read_dispositions(path: &Path) -> Result<Vec<DispositionSpec>> {
     let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-    let file: File = toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
+    let file: File = parse_toml(path, &text)?;
     let mut names = BTreeSet::new();
     let mut specs = Vec::new();
     for entry in file.disposition {

@@ -20,7 +20,6 @@ pub(super) fn take_input(fields: &mut Map<String, Value>, raw: bool) -> Result<I
         });
     };
     let value = fields.remove(key).expect("it was found above");
-    let wrong = |e: serde_json::Error| format!("{key}: {e}");
     match key {
         "prompt" => match text(&mut Map::from_iter([("prompt".to_string(), value)]), "prompt")? {
             Some(text) if text.is_empty() => Err("the prompt is empty".into()),
@@ -30,13 +29,41 @@ pub(super) fn take_input(fields: &mut Map<String, Value>, raw: bool) -> Result<I
         },
         "messages" if raw => Err("messages need the chat template, which --raw leaves out".into()),
         "messages" => {
-            let messages: Vec<Message> = serde_json::from_value(value).map_err(wrong)?;
+            let messages = messages(value)?;
             if messages.is_empty() { Err("messages is empty".into()) } else { Ok(Input::Messages(messages)) }
         }
         _ => {
             let ids: Vec<u32> = as_form(value, key, "a list of token ids, such as [5, 7]")?;
             if ids.is_empty() { Err("input_ids is empty".into()) } else { Ok(Input::Ids(ids)) }
         }
+    }
+}
+
+/// What messages look like.
+const MESSAGES: &str = "a list such as [{\"role\": \"user\", \"content\": \"...\"}]";
+
+/// The messages of a conversation.
+fn messages(value: Value) -> Result<Vec<Message>, String> {
+    let Value::Array(turns) = value else {
+        return Err(format!("messages is {}, but must be {MESSAGES}", kind(&value)));
+    };
+    turns.into_iter().enumerate().map(|(at, turn)| message(at, turn)).collect()
+}
+
+/// One message, the `at`-th from 0.
+fn message(at: usize, turn: Value) -> Result<Message, String> {
+    let Value::Object(mut fields) = turn else {
+        return Err(format!("messages[{at}] is {}, but messages must be {MESSAGES}", kind(&turn)));
+    };
+    let mut text = |key: &str| match fields.remove(key) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(format!("messages[{at}].{key} is {}, but must be a text", kind(&other))),
+        None => Err(format!("messages[{at}] has no {key}, but must have role and content")),
+    };
+    let (role, content) = (text("role")?, text("content")?);
+    match fields.keys().next() {
+        None => Ok(Message { role, content }),
+        Some(other) => Err(format!("messages[{at}] has the field '{other}', but must have role and content alone")),
     }
 }
 

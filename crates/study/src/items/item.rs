@@ -113,6 +113,11 @@ impl Item {
         self.response.is_some() || self.prompt_len.is_some()
     }
 
+    /// Whether it is a question alone: it has no response, and no token ids, which may hold one.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.response.is_none() && !matches!(self.input, Input::Ids(_))
+    }
+
     /// Refuses an answer that is token ids.
     ///
     /// # Errors

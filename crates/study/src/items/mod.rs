@@ -22,3 +22,4 @@ pub use grade::{GoldRule, Grade, Grader};
 pub use item::Item;
 pub(crate) use item::Systems;
 pub use predicate::Predicate;
+pub use units::check_groups;

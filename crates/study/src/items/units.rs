@@ -13,7 +13,7 @@ use crate::{Item, Result};
 ///
 /// # Errors
 /// The error names the fields that there are.
-pub(crate) fn check_groups(items: &[Item], groups: Option<&str>) -> Result<()> {
+pub fn check_groups(items: &[Item], groups: Option<&str>) -> Result<()> {
     let facts = || items.iter().map(ItemFacts::of).collect::<Vec<_>>();
     groups.map_or(Ok(()), |field| check_field("groups", field, &facts()))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
-use crate::{Result, StudyError};
+use crate::{Result, StudyError, store::files::parse_toml};
 
 /// One quality, rated from 1 to 5.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -35,7 +35,7 @@ impl Axes {
     /// If it is not a TOML file of axes, or has an unknown or missing key, an empty text, a name that is not a plain word, or two axes with
     /// one name.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
+        let file: File = parse_toml(path, text)?;
         let mut names = BTreeSet::new();
         for axis in &file.axis {
             let wrong = |why: &str| Err(StudyError::content(path, format!("axis '{}': {why}", axis.name)));

@@ -16,7 +16,10 @@ use headtemper_stats::{Logistic, Scaler, sigmoid};
 use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
-use super::{Probe, ProbeMeta, set::row_hashes};
+use super::{
+    Probe, ProbeMeta,
+    set::{other_width, row_hashes},
+};
 use crate::{
     Result, StudyError,
     store::{digest::hex, files::write_whole},
@@ -150,11 +153,7 @@ impl Probe {
     /// If the number of features is not the one that it was fitted on.
     pub fn probabilities(&self, fit: usize, x: &[f64], features: usize, source: &str) -> Result<Vec<f64>> {
         if features != self.scaler.mean.len() {
-            return Err(StudyError::option(
-                format!("the number of features in {source}"),
-                features.to_string(),
-                format!("{}, as the probe was fitted on {}", self.scaler.mean.len(), self.meta.train.features),
-            ));
+            return Err(other_width((&source, features), (&self.meta.train.features, self.scaler.mean.len())));
         }
         let rows: Vec<usize> = (0..x.len() / features).collect();
         let scaled = self.scaler.apply(x, features, &rows);

@@ -165,7 +165,11 @@ impl FitOptions {
         Self { measure: MeasureOptions { resamples: 0, ..self.measure }, ..self }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses settings that no probe could be fitted with.
+    ///
+    /// # Errors
+    /// Names the setting and what would have been allowed.
+    pub fn check(&self) -> Result<()> {
         let wrong = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
         if self.c.is_empty() || self.c.iter().any(|c| !(*c > 0.0 && *c <= 1e6)) {
             return wrong("C", format!("{:?}", self.c), "one or more numbers above 0 and up to 1e6, such as 1.0,0.1");
@@ -182,13 +186,8 @@ impl FitOptions {
 /// # Errors
 /// If an option has no meaning, a class has fewer than two items, or a fit does not converge.
 pub fn fit(set: &ProbeSet, options: &FitOptions, stage: &str, progress: &mut dyn Progress) -> Result<Fitted> {
-    options.check()?;
-    let source = &set.origin.labels;
-    let wrong = |why: FitError| StudyError::fit(source.to_string(), why);
+    let wrong = |why: FitError| StudyError::fit(set.origin.labels.to_string(), why);
     let n = set.labels.len();
-    if set.smaller_class() == 0 {
-        return Err(wrong(FitError::OneClass { items: n, class: set.labels[0] }));
-    }
     let dealt = deal(set, options)?;
     let notes = dealt.notes(set, options);
     let testable = dealt.testable(set);
@@ -294,9 +293,24 @@ impl Dealt {
     }
 }
 
+/// How many folds the items of a set can be dealt out over: fewer than asked for where a class is small.
+///
+/// # Errors
+/// As [`fit`], except for fits that do not converge: whoever cannot be refused by this can be fitted.
+pub(crate) fn folds_of(set: &ProbeSet, options: &FitOptions) -> Result<usize> {
+    deal(set, options).map(|dealt| dealt.folds)
+}
+
 /// Deals items out over folds: by whole units where items share any and each class has several, else as scikit-learn does.
 fn deal(set: &ProbeSet, options: &FitOptions) -> Result<Dealt> {
+    options.check()?;
     let (n, smaller) = (set.labels.len(), set.smaller_class());
+    if smaller == 0 {
+        return Err(StudyError::fit(
+            set.origin.labels.to_string(),
+            FitError::OneClass { items: n, class: set.labels[0] },
+        ));
+    }
     if set.shared() > 0 && set.origin.smaller_of_units() >= 2 {
         let Some(seed) = options.shuffle else {
             return Err(StudyError::option(

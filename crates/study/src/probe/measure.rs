@@ -113,7 +113,7 @@ impl MeasureOptions {
     ///
     /// # Errors
     /// If the floor is not a share.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if (0.0..=1.0).contains(&self.assert_correct) {
             return Ok(());
         }

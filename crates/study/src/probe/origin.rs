@@ -55,36 +55,14 @@ impl Origin {
         self.class_units.unwrap_or(self.smaller_class())
     }
 
-    /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
-    /// layer or pool, under another plan, or with another template. None if they are of one kind, or the files do not say.
+    /// Where in a model its features were read, as far as the file says.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { features: &self.features, layers: &self.layers, meta: self.meta.as_ref() }
+    }
+
+    /// How these features differ in kind from the other ones: [`Place::other_than`].
     pub(crate) fn other_site(&self, other: &Self) -> Option<String> {
-        let (a, b) = (self.meta.as_ref()?, other.meta.as_ref()?);
-        // Captures of earlier versions do not say.
-        let both_say = a.system.is_some() && b.system.is_some();
-        let of = |origin: &Self, meta: &FeatureMeta| {
-            let layers: Vec<String> = origin.layers.iter().map(ToString::to_string).collect();
-            let layers = match (layers.is_empty(), meta.mean_layers, origin.features.key.as_str()) {
-                (false, ..) => format!(" of layers {}", layers.join(", ")),
-                (true, Some(last), "h_mean") => format!(" of the last {last} layers"),
-                _ => String::new(),
-            };
-            let plan = match &meta.plan[..] {
-                [none] if none == "none" => String::new(),
-                [one] => format!(", under {one}"),
-                _ => ", under a plan an item".into(),
-            };
-            let template = if meta.raw { ", without the chat template" } else { "" };
-            let thinking = match meta.identity.thinking {
-                None => "",
-                Some(true) => ", told to think",
-                Some(false) => ", told not to think",
-            };
-            let system = meta.system.as_ref().filter(|text| both_say && !text.is_empty());
-            let system = system.map(|text| format!(", after the system message '{text}'")).unwrap_or_default();
-            format!("{}{layers}, pooled over {}{plan}{template}{thinking}{system}", origin.features.key, meta.pool)
-        };
-        let (here, there) = (of(self, a), of(other, b));
-        (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))
+        self.place().other_than(&other.place())
     }
 
     /// How these labels were made otherwise than the other ones: by another rule, or from a column of another name. None if they were made
@@ -108,5 +86,48 @@ impl Origin {
     pub(crate) fn same_weights(&self, other: &Self) -> Option<bool> {
         let sha256 = |origin: &Self| origin.meta.as_ref().map(|meta| meta.identity.weights_sha256.clone());
         Some(sha256(self)? == sha256(other)?)
+    }
+}
+
+/// Where in a model features were read, as far as their file says.
+pub(crate) struct Place<'a> {
+    pub(crate) features: &'a FeatureSource,
+    pub(crate) layers: &'a [usize],
+    pub(crate) meta: Option<&'a FeatureMeta>,
+}
+
+impl Place<'_> {
+    /// How these features differ in kind from the other ones, as far as both files say: a probe means nothing at another site,
+    /// layer or pool, under another plan, or with another template. None if they are of one kind, or the files do not say.
+    pub(crate) fn other_than(&self, other: &Self) -> Option<String> {
+        let (a, b) = (self.meta?, other.meta?);
+        // Captures of earlier versions do not say.
+        let both_say = a.system.is_some() && b.system.is_some();
+        let (here, there) = (self.told(a, both_say), other.told(b, both_say));
+        (here != there).then(|| format!("{} is {here}; {} is {there}", self.features, other.features))
+    }
+
+    /// All that makes features of one kind, in words.
+    fn told(&self, meta: &FeatureMeta, both_say: bool) -> String {
+        let layers: Vec<String> = self.layers.iter().map(ToString::to_string).collect();
+        let layers = match (layers.is_empty(), meta.mean_layers, self.features.key.as_str()) {
+            (false, ..) => format!(" of layers {}", layers.join(", ")),
+            (true, Some(last), "h_mean") => format!(" of the last {last} layers"),
+            _ => String::new(),
+        };
+        let plan = match &meta.plan[..] {
+            [none] if none == "none" => String::new(),
+            [one] => format!(", under {one}"),
+            _ => ", under a plan an item".into(),
+        };
+        let template = if meta.raw { ", without the chat template" } else { "" };
+        let thinking = match meta.identity.thinking {
+            None => "",
+            Some(true) => ", told to think",
+            Some(false) => ", told not to think",
+        };
+        let system = meta.system.as_ref().filter(|text| both_say && !text.is_empty());
+        let system = system.map(|text| format!(", after the system message '{text}'")).unwrap_or_default();
+        format!("{}{layers}, pooled over {}{plan}{template}{thinking}{system}", self.features.key, meta.pool)
     }
 }

@@ -9,7 +9,7 @@ use headtemper_stats::check_finite;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ColumnSource, FeatureSource, LabelSource, Origin,
+    ColumnSource, FeatureSource, LabelSource, Origin, Place,
     read::{self, Cell, Column, Table},
 };
 use crate::{Result, StudyError, items::units::joined, store::digest::hex};
@@ -74,7 +74,10 @@ impl ProbeSet {
     /// If a file cannot be used, lengths differ where there are no ids, an id is there twice or has no features, a number is not
     /// finite, or no item has a label or, where groups are asked for, a group.
     pub fn read(features: &FeatureSource, labels: &LabelSource, groups: Option<&ColumnSource>) -> Result<Self> {
-        FeatureRows::read(features, &|_, _| Ok(true))?.grouped(groups)?.labelled(labels)
+        // Before the features, which may be large.
+        let column = read::column(&labels.column)?;
+        groups.map_or(Ok(()), |by| read::column(by).map(drop))?;
+        FeatureRows::read(features, &|_, _| Ok(true))?.grouped(groups)?.labelled_by(labels, &column)
     }
 
     /// What a reader must know about how the set came about.
@@ -217,6 +220,30 @@ impl FeatureRows {
         self
     }
 
+    /// Refuses features that no probe fitted on these training items could read.
+    ///
+    /// # Errors
+    /// If they are of another kind or number.
+    pub(crate) fn check_like(&self, train: &ProbeSet) -> Result<()> {
+        let Self { source, table, .. } = self;
+        let here = Place { features: source, layers: &table.layers, meta: table.meta.as_ref() };
+        if let Some(why) = train.origin.place().other_than(&here) {
+            return Err(StudyError::content(&source.path, format!("holds something else: {why}")));
+        }
+        if table.features != train.features {
+            return Err(other_width((source, table.features), (&train.origin.features, train.features)));
+        }
+        Ok(())
+    }
+
+    /// Refuses labels that do not match these features. No label is looked at.
+    ///
+    /// # Errors
+    /// If the column cannot be read, or matches the features neither by id nor by place.
+    pub(crate) fn check_labels(&self, labels: &LabelSource) -> Result<()> {
+        self.matched(&labels.column, &read::column(&labels.column)?).map(drop)
+    }
+
     /// The rows that have a label, as a set.
     ///
     /// # Errors
@@ -308,6 +335,15 @@ impl FeatureRows {
             origin,
         })
     }
+}
+
+/// The error for features of another number than those that a probe was fitted on.
+pub(super) fn other_width(
+    (source, found): (&impl std::fmt::Display, usize),
+    (train, features): (&FeatureSource, usize),
+) -> StudyError {
+    let allowed = format!("{features}, as the probe was fitted on {train}");
+    StudyError::option(format!("the number of features in {source}"), found.to_string(), allowed)
 }
 
 /// How many units the class with fewer of them has.

@@ -2,11 +2,35 @@
 
 use std::path::Path;
 
-use super::{Evaluation, FitOptions, Fitted, MeasureOptions, PROBE_FILE, Probe, ProbeSet};
+use super::{Evaluation, FitOptions, Fitted, MeasureOptions, PROBE_FILE, Probe, ProbeSet, fit::folds_of};
 use crate::{
     Array, Npz, Parts, Progress, Result, RunDir,
     store::{digest::digest, files::write_json},
 };
+
+/// What directories of fits and of evaluations belong to.
+const FIT: &str = "probe fit";
+const EVAL: &str = "probe eval";
+
+/// Refuses a set that cannot be fitted, and a directory that [`write_fit`] would refuse: a fit may take minutes.
+///
+/// # Errors
+/// If an option has no meaning, a class has fewer than two items, or the directory belongs to another fit, naming what differs.
+pub fn check_fit(dir: &Path, set: &ProbeSet, options: &FitOptions) -> Result<()> {
+    RunDir::check(dir, FIT, &fit_parts(set, options, folds_of(set, options)?), None)
+}
+
+/// What determines a fit over so many folds.
+fn fit_parts(set: &ProbeSet, options: &FitOptions, folds: usize) -> Parts {
+    of_set(set)
+        .with("c", &options.c)
+        .with("class_weight", options.class_weight)
+        .with("folds", folds)
+        .with("shuffled_folds", options.shuffle.is_some())
+        .with("seed", options.measure.seed)
+        .with("shuffles", options.shuffles)
+        .with("measure", of_measure(options.measure))
+}
 
 /// Writes `probe.safetensors`, `fit.json` and `predictions.npz` (`p` `[C, n]` out of fold, `c`, `id`, `label`, `fold`), and returns
 /// the SHA-256 of the first.
@@ -21,15 +45,7 @@ pub fn write_fit(
     progress: &mut dyn Progress,
 ) -> Result<String> {
     let meta = &fitted.probe.meta;
-    let parts = of_set(set)
-        .with("c", &options.c)
-        .with("class_weight", meta.class_weight)
-        .with("folds", meta.folds)
-        .with("shuffled_folds", meta.shuffled_folds)
-        .with("seed", meta.seed)
-        .with("shuffles", options.shuffles)
-        .with("measure", of_measure(options.measure));
-    let mut run = RunDir::open(dir, "probe fit", &parts, None, progress)?;
+    let mut run = RunDir::open(dir, FIT, &fit_parts(set, options, meta.folds), None, progress)?;
     let hash = fitted.probe.save(&run.file(PROBE_FILE))?;
     write_json(&run.file("fit.json"), meta)?;
     let mut npz = prediction_npz(&fitted.out_of_fold, &fitted.probe, set);
@@ -37,6 +53,24 @@ pub fn write_fit(
     npz.save(&run.file("predictions.npz"))?;
     run.note("probe_sha256", &hash)?;
     Ok(hash)
+}
+
+/// Refuses a directory that [`write_eval`] would refuse, before anything is measured.
+///
+/// # Errors
+/// If it belongs to another evaluation, naming what differs.
+pub fn check_eval(dir: &Path, (probe, set): (&Probe, &ProbeSet), options: MeasureOptions) -> Result<()> {
+    RunDir::check(dir, EVAL, &eval_parts((probe, set), options), None)
+}
+
+/// What determines an evaluation.
+fn eval_parts((probe, set): (&Probe, &ProbeSet), options: MeasureOptions) -> Parts {
+    let rows = &probe.row_hashes;
+    let probe_key = match &probe.prompt_names[..] {
+        [] => digest(&(&probe.meta, rows)),
+        prompts => digest(&(&probe.meta, rows, prompts)),
+    };
+    of_set(set).with("probe", probe_key).with("measure", of_measure(options))
 }
 
 /// Writes `eval.json` and `predictions.npz` (`p` `[C, n]`, `c`, `id`, `label`).
@@ -50,13 +84,7 @@ pub fn write_eval(
     options: MeasureOptions,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let rows = &probe.row_hashes;
-    let probe_key = match &probe.prompt_names[..] {
-        [] => digest(&(&probe.meta, rows)),
-        prompts => digest(&(&probe.meta, rows, prompts)),
-    };
-    let parts = of_set(set).with("probe", probe_key).with("measure", of_measure(options));
-    let run = RunDir::open(dir, "probe eval", &parts, None, progress)?;
+    let run = RunDir::open(dir, EVAL, &eval_parts((probe, set), options), None, progress)?;
     write_json(&run.file("eval.json"), evaluation)?;
     prediction_npz(probabilities, probe, set).save(&run.file("predictions.npz"))
 }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, ItemsFrom, Predicate, RandomFrom, ReadAs, Result,
-    StudyError, heads::relative_to, store::files::named_in_utf8,
+    StudyError,
+    heads::relative_to,
+    store::files::{named_in_utf8, parse_toml},
 };
 
 /// An experiment: what `temper run` reads and, with its paths resolved, writes to `config.toml`.
@@ -318,8 +320,7 @@ impl Experiment {
     /// If the file cannot be read, has an unknown or missing key, or contradicts itself.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(StudyError::read(path))?;
-        let mut experiment: Self =
-            toml::from_str(&text).map_err(|e| StudyError::content(path, e.to_string().trim_end()))?;
+        let mut experiment: Self = parse_toml(path, &text)?;
         named_in_utf8(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         // Absolute, so that the file means the same wherever it is written to.

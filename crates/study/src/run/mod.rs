@@ -39,6 +39,7 @@ use crate::{
 };
 
 pub use config::{AttributeConfig, Experiment, GenerateConfig, ItemsConfig, JudgeConfig, ModelConfig, SweepConfig};
+pub use prepared::check_experiment;
 pub(crate) use prepared::{Prepared, ToDo};
 
 /// An experiment under way.
@@ -125,7 +126,7 @@ impl Study<'_> {
     /// Generates answers for the items that bring none, then grades. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut [Item], progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| !item.is_answered()).cloned().collect();
-        let options = sweep_options(self.experiment, self.engine, self.stop)?;
+        let options = sweep_options(self.experiment, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
@@ -225,7 +226,7 @@ impl Study<'_> {
     ) -> Result<Option<Swept>> {
         let Some(config) = &self.experiment.sweep else { return Ok(None) };
         let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
-        let options = sweep_options(self.experiment, self.engine, self.stop)?;
+        let options = sweep_options(self.experiment, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         let (groups, from) = (self.experiment.items.groups.as_deref(), self.experiment.items.from());
         let grader = self.grader.as_ref();

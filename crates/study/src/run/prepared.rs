@@ -12,7 +12,7 @@ use crate::{
     attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
     capture::{encode, prompts},
-    head_set,
+    check_arms, check_head_set, head_set,
     heads::top,
     items::dispositions::LEAST,
     items::file::read_with_lines,
@@ -50,12 +50,17 @@ pub(crate) struct ToDo {
     pub(crate) capture: Option<(usize, MemoryPlan)>,
 }
 
-impl<'a> Prepared<'a> {
-    /// Reads the files that an experiment names.
-    ///
-    /// # Errors
-    /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
-    pub(crate) fn new(engine: &'a Engine, experiment: &'a Experiment) -> Result<Self> {
+/// What the files of an experiment hold, as far as no model is needed to know that it can be run.
+struct Files {
+    items: Vec<Item>,
+    /// The items' lines as they stand in the file.
+    lines: Vec<String>,
+    taken: Taken,
+    grader: Option<Grader>,
+}
+
+impl Files {
+    fn read(experiment: &Experiment) -> Result<Self> {
         experiment.check()?;
         let (items, lines, taken) = read_with_lines(&experiment.items.path, &experiment.items.read_as())?;
         let read = |judge: &JudgeConfig| Grader::read(&judge.hedges).map(|read| read.with_gold(judge.gold));
@@ -64,16 +69,46 @@ impl<'a> Prepared<'a> {
             let mut labelled = items.iter().filter(|item| !item.gold.is_empty());
             labelled.try_for_each(|item| item.check_text("[judge] labels it"))?;
         }
-        let parts = parts_of(engine, experiment, (&items, &lines), grader.as_ref());
-        let prompts = prompts(engine, &items)?;
-        let texts = texts_of(engine, experiment, &items)?;
-        check_stages(engine, experiment, &items)?;
+        let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
+        attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
         // Without a grader, labels are the items' own, and known before anything is generated.
         if grader.is_none() {
             disposition_of(experiment)?.cohorts(&items, LEAST)?;
         } else {
             check_labels(experiment, &items)?;
         }
+        if let Some(config) = &experiment.sweep {
+            check_arms(&config.lambdas, config.random_sets)?;
+            match top_of(config)? {
+                Some(top) if top.count == 0 => return Err(no_such_heads(config, "that is none")),
+                Some(_) => {}
+                None => check_head_set(&config.heads)?,
+            }
+        }
+        Ok(Self { items, lines, taken, grader })
+    }
+}
+
+/// Refuses an experiment that no model could run, so that none has to be opened first: its own contradictions, and what is wrong with the
+/// files that it names.
+///
+/// # Errors
+/// The error names the key or the file.
+pub fn check_experiment(experiment: &Experiment) -> Result<()> {
+    Files::read(experiment).map(drop)
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads the files that an experiment names.
+    ///
+    /// # Errors
+    /// If a file cannot be read, the experiment contradicts itself, its items or its model, or memory is short.
+    pub(crate) fn new(engine: &'a Engine, experiment: &'a Experiment) -> Result<Self> {
+        let Files { items, lines, taken, grader } = Files::read(experiment)?;
+        let parts = parts_of(engine, experiment, (&items, &lines), grader.as_ref());
+        let prompts = prompts(engine, &items)?;
+        let texts = texts_of(engine, experiment, &items)?;
+        check_stages(engine, experiment, &items)?;
         let arms = experiment.sweep.as_ref().map(|config| {
             let slots = engine.spec().slots();
             let heads = match top_of(config)? {
@@ -85,7 +120,7 @@ impl<'a> Prepared<'a> {
         });
         let arms = arms.transpose()?;
         if let Some(arms) = &arms {
-            let options = sweep_options(experiment, engine, None)?;
+            let options = sweep_options(experiment, None)?;
             check_reach(engine, arms, &wanted(engine, &items, &prompts, arms, &options))?;
         }
         Ok(Self { engine, experiment, items, taken, grader, parts, arms, texts })
@@ -95,7 +130,7 @@ impl<'a> Prepared<'a> {
     fn attributed(&self, dir: &Path, there: &BTreeSet<String>) -> Result<bool> {
         let Self { engine, experiment, .. } = *self;
         let unanswered: Vec<Item> = self.items.iter().filter(|item| !item.is_answered()).cloned().collect();
-        let options = sweep_options(experiment, engine, None)?;
+        let options = sweep_options(experiment, None)?;
         let mut rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
         if rows.iter().any(|row| !there.contains(&row.key)) {
             return Ok(false);
@@ -126,7 +161,7 @@ impl<'a> Prepared<'a> {
         };
         let generated = self.items.iter().filter(|item| self.arms.is_some() || !item.is_answered());
         let generated: Vec<Item> = generated.cloned().collect();
-        let options = sweep_options(experiment, engine, None)?;
+        let options = sweep_options(experiment, None)?;
         let all = wanted(engine, &generated, &prompts(engine, &generated)?, &arms, &options);
         let missing: Vec<_> = all.iter().filter(|row| !there.contains(&row.key)).collect();
         let work = Work::of(engine, &generated, &arms, &missing, &options)?;
@@ -220,28 +255,22 @@ fn texts_of(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<
 
 /// Refuses what the stages cannot do with these items.
 fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Result<()> {
-    let attribute = experiment.attribute.options(experiment.items.groups.as_deref())?;
-    attribute.heads.check(&engine.spec().slots())?;
-    attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
-    let options = sweep_options(experiment, engine, None)?;
+    experiment.attribute.heads.check(&engine.spec().slots())?;
+    let options = sweep_options(experiment, None)?;
     let generated = items.iter().filter(|item| experiment.sweep.is_some() || !item.is_answered());
     let generated: Vec<Item> = generated.cloned().collect();
     check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
 }
 
 /// How an experiment generates.
-pub(super) fn sweep_options<'a>(
-    experiment: &Experiment,
-    engine: &Engine,
-    stop: Option<&'a AtomicBool>,
-) -> Result<SweepOptions<'a>> {
+pub(super) fn sweep_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
     let generate = &experiment.generate;
     Ok(SweepOptions {
         max_new_tokens: generate.max_new_tokens,
         sampling: generate.sampling.clone(),
         seeds: vec![generate.sampling.seed],
         ends: headtemper_engine::StopRule::Model,
-        max_rows: generate.max_rows.unwrap_or_else(|| engine.rows_at_once()),
+        max_rows: generate.max_rows,
         memory: generate.memory_bytes()?,
         stop,
     })

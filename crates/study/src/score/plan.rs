@@ -11,6 +11,7 @@ use crate::{
     items::{
         Systems,
         cohort::{cohorts_of, labels},
+        dispositions::LEAST,
         units::{response_of, units},
     },
     score::{ScoreRow, ScoreRun, Scores},
@@ -172,7 +173,7 @@ impl ScorePlan {
     /// # Errors
     /// If one has fewer than two members.
     pub(crate) fn cohorts(&self) -> Result<Option<[Cohort; 2]>> {
-        self.contrast.as_ref().map(|[a, b]| cohorts_of(&self.labels, a, b, 2)).transpose()
+        self.contrast.as_ref().map(|[a, b]| cohorts_of(&self.labels, a, b, LEAST)).transpose()
     }
 
     /// The rows, in the plan's order, as a table. Δ is taken within a row, so that both sides come from one run.

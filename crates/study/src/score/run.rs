@@ -10,6 +10,8 @@ use headtemper_hook::HeadRef;
 
 use crate::{
     Item, ItemsFrom, Joined, Plan, Progress, Result, RunDir, RunSummary, Shard, Sharded, Shards, StudyError,
+    cohorts_of,
+    items::{cohort::labels, dispositions::LEAST, units::check_groups},
     score::{
         ScoreRow,
         plan::ScorePlan,
@@ -38,14 +40,43 @@ pub struct ScoreRun<'a> {
     pub shuffles: usize,
     /// Seed of flips and shuffles.
     pub seed: u64,
-    /// The most tokens that are read at once; fewer where memory is short.
-    pub batch_tokens: usize,
+    /// The most tokens that are read at once; fewer where memory is short. By default, what suits the device.
+    pub batch_tokens: Option<usize>,
     /// The most memory to take in bytes; what the machine has available if none is given.
     pub memory: Option<u64>,
     /// Which part of the cells is computed here; all if none is given.
     pub shard: Option<Shard>,
     /// Set from outside, stops after the current pass.
     pub stop: Option<&'a AtomicBool>,
+}
+
+impl ScoreRun<'_> {
+    /// Refuses settings and items that no heads of any model could be scored with, so that none has to be opened first.
+    ///
+    /// # Errors
+    /// If a λ is listed twice, a number is 0, no item has the field that groups them, a cohort is too small, or an item has no response.
+    pub fn check(&self, items: &[Item]) -> Result<()> {
+        let refused = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
+        if let Some((_, lambda)) =
+            self.lambdas.iter().enumerate().find(|&(at, lambda)| self.lambdas[..at].contains(lambda))
+        {
+            return refused("lambda", format!("{lambda} twice"), "listed once: scoring draws nothing at random");
+        }
+        if self.batch_tokens == Some(0) {
+            return refused("batch_tokens", "0".into(), "at least 1");
+        }
+        check_groups(items, self.groups)?;
+        if let Some((a, b)) = self.contrast {
+            cohorts_of(&labels(items), a, b, LEAST)?;
+        }
+        items.iter().find(|item| item.is_silent()).map_or(Ok(()), |item| Err(self.silent(item)))
+    }
+
+    /// The error for an item without a response.
+    pub(super) fn silent(&self, item: &Item) -> StudyError {
+        let why = "has no response to score: give response, or input_ids with prompt_len";
+        StudyError::content(self.from.path, format!("item '{}' {why}", item.id))
+    }
 }
 
 /// Scores what is missing of a causal map or of its shard, and writes the numbers and the report of the whole. The whole is every

@@ -7,10 +7,9 @@ use headtemper_engine::{
 };
 
 use crate::{
-    Item, Parts, Plan, Progress, Result, RowLog, StudyError,
+    Item, Parts, Plan, Progress, Result, RowLog,
     capture::{encode, leaves_ids, left_ids, named_items},
     error::{back, through},
-    items::units::check_groups,
     score::{ScoreRow, ScoreRun, plan::ScorePlan, row::ItemKey},
 };
 
@@ -46,13 +45,12 @@ impl<'a> Work<'a> {
     /// If an item has no response or does not fit the memory, a head does not exist, a cohort is too small, or a shard
     /// would be empty.
     pub(crate) fn new(engine: &'a Engine, items: &'a [Item], settings: &'a ScoreRun<'a>) -> Result<Self> {
-        check_groups(items, settings.groups)?;
+        settings.check(items)?;
         let encoded = encode(engine, items)?;
         if let Some(at) = encoded.iter().position(|encoded| encoded.scored().is_empty()) {
-            let why = "has no response to score: give response, or input_ids with prompt_len";
-            return Err(StudyError::content(settings.from.path, format!("item '{}' {why}", items[at].id)));
+            return Err(settings.silent(&items[at]));
         }
-        engine.check_score(&encoded, &settings.request(&|_| true, 0))?;
+        engine.check_score(&encoded, &settings.request(engine, &|_| true, 0))?;
         let plan = ScorePlan::new(engine.spec(), items, &encoded, settings);
         plan.cohorts()?;
         let parts = Parts::of(engine.identity())
@@ -96,7 +94,7 @@ impl<'a> Work<'a> {
     /// If an item does not fit the memory: it is named.
     pub(crate) fn memory(&self, missing: &[bool]) -> Result<MemoryPlan> {
         let wanted = |cell: Cell| missing[self.place(cell)];
-        let request = self.settings.request(&wanted, count(missing));
+        let request = self.settings.request(self.engine, &wanted, count(missing));
         let name = |item: usize| format!("item '{}'", self.items[item].id);
         Ok(self.engine.plan_score(&self.encoded, &request, self.settings.plain, &name)?)
     }
@@ -155,7 +153,7 @@ impl<'a> Work<'a> {
         let request = ScoreRequest {
             batch_tokens: memory.step_tokens,
             memory: memory.limit,
-            ..self.settings.request(&wanted, count(missing))
+            ..self.settings.request(self.engine, &wanted, count(missing))
         };
         let mut bases: Vec<Option<BaseScore>> = vec![None; self.items.len()];
         let on = |event| {
@@ -203,12 +201,12 @@ impl<'a> Work<'a> {
 
 impl ScoreRun<'_> {
     /// The request for the engine, with the number of cells that are kept.
-    fn request<'a>(&'a self, wanted: &'a dyn Fn(Cell) -> bool, cells: usize) -> ScoreRequest<'a> {
+    fn request<'a>(&'a self, engine: &Engine, wanted: &'a dyn Fn(Cell) -> bool, cells: usize) -> ScoreRequest<'a> {
         ScoreRequest {
             heads: self.heads,
             lambdas: self.lambdas,
             wanted,
-            batch_tokens: self.batch_tokens,
+            batch_tokens: self.batch_tokens.unwrap_or_else(|| engine.tokens_at_once()),
             memory: self.memory,
             kept: cells as u64 * ROW,
             stop: self.stop,

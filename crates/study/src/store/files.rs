@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use headtemper_hook::{Named, in_words};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Result, StudyError};
@@ -91,8 +92,24 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// Reads JSON.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(StudyError::read(path))?;
-    let wrong = |e| StudyError::content(path, format!("is not the JSON that belongs here ({e}){}", nan_is_none(&text)));
-    serde_json::from_str(&text).map_err(wrong)
+    parse_json(path, &text, "the JSON that belongs here")
+}
+
+/// What the text of a file of JSON holds; `what` says what would belong there.
+pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &str, what: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
+        let why = in_words(&e.to_string(), Named::Object);
+        StudyError::content(path, format!("is not {what} ({why}){}", nan_is_none(text)))
+    })
+}
+
+/// What the text of a file of TOML holds.
+pub(crate) fn parse_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|e| {
+        // The lines before the message show where it is.
+        let why = e.to_string().replace(e.message(), &in_words(e.message(), Named::Table));
+        StudyError::content(path, why.trim_end())
+    })
 }
 
 /// Removes a file; one that is not there is no error.

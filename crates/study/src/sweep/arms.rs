@@ -67,6 +67,8 @@ type Likeness = BTreeMap<Pool, usize>;
 
 /// Most random head sets of one likeness that a sweep may have.
 const MOST_RANDOM_SETS: usize = 1000;
+/// What their number is called in errors.
+const RANDOM_SETS: &str = "the number of random head sets";
 
 /// The arms of a sweep on a model with these heads, in this order: the reference `base`, which is the untouched model; one control for
 /// every λ = 1 after the first; every set at every other λ; random head sets at the same λ.
@@ -84,6 +86,7 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     if wanted.sets.is_empty() || wanted.lambdas.is_empty() {
         return Err(refused("the sweep", "empty", "at least one head set and one lambda"));
     }
+    check_arms(wanted.lambdas, wanted.random_sets)?;
     let names: Vec<String> = wanted.sets.iter().map(|heads| set_name(heads)).collect();
     let mut seen = BTreeSet::new();
     let is_new =
@@ -100,10 +103,7 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
         arms.push(Arm { variant, set, lambda: 1.0, role: Role::Control, random_from: RandomFrom::Model, plan });
     }
     let lambdas: Vec<f32> = wanted.lambdas.iter().copied().filter(|&lambda| lambda != 1.0).collect();
-    if let Some((_, lambda)) = lambdas.iter().enumerate().find(|&(index, lambda)| lambdas[..index].contains(lambda)) {
-        return Err(refused(&format!("lambda {lambda}"), "listed twice", "listed once; 1 twice is the control"));
-    }
-    let random = random_sets(wanted, slots, lambdas.is_empty())?;
+    let random = random_sets(wanted, slots)?;
     let swept = names.iter().zip(wanted.sets).map(|(name, heads)| (Role::Tempered, name, heads));
     for (role, name, heads) in swept.chain(random.iter().map(|(name, heads)| (Role::Random, name, heads))) {
         for &lambda in &lambdas {
@@ -113,6 +113,24 @@ pub fn arms(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
         }
     }
     Ok(arms)
+}
+
+/// Refuses λ and a number of random head sets that no heads of any model could be swept with: [`arms`] does too, but takes a model's heads.
+///
+/// # Errors
+/// If a λ other than 1 is listed twice, or there cannot be that many random sets.
+pub fn check_arms(lambdas: &[f32], random_sets: usize) -> Result<()> {
+    let tempered: Vec<f32> = lambdas.iter().copied().filter(|&lambda| lambda != 1.0).collect();
+    if let Some((_, lambda)) = tempered.iter().enumerate().find(|&(index, lambda)| tempered[..index].contains(lambda)) {
+        return Err(refused(&format!("lambda {lambda}"), "listed twice", "listed once; 1 twice is the control"));
+    }
+    if random_sets > 0 && tempered.is_empty() {
+        return Err(refused(RANDOM_SETS, &random_sets.to_string(), "0 where every lambda is 1"));
+    }
+    if random_sets > MOST_RANDOM_SETS {
+        return Err(refused(RANDOM_SETS, &random_sets.to_string(), &format!("at most {MOST_RANDOM_SETS}")));
+    }
+    Ok(())
 }
 
 /// The suffix in the name of an arm that does not touch every token.
@@ -142,21 +160,10 @@ pub(crate) fn likeness(arm: &Arm) -> impl Ord + use<> {
 }
 
 /// The random sets of every likeness, named by number, size and content.
-fn random_sets(
-    wanted: &ArmsWanted<'_>,
-    slots: &[HeadRef],
-    only_reference: bool,
-) -> Result<Vec<(String, Vec<HeadRef>)>> {
+fn random_sets(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<(String, Vec<HeadRef>)>> {
     let count = wanted.random_sets;
     if count == 0 {
         return Ok(Vec::new());
-    }
-    let what = "the number of random head sets";
-    if only_reference {
-        return Err(refused(what, &count.to_string(), "0 where every lambda is 1"));
-    }
-    if count > MOST_RANDOM_SETS {
-        return Err(refused(what, &count.to_string(), &format!("at most {MOST_RANDOM_SETS}")));
     }
     let swept: BTreeSet<HeadRef> = wanted.sets.iter().flatten().copied().collect();
     let mut left: BTreeMap<Pool, Vec<HeadRef>> = BTreeMap::new();
@@ -176,7 +183,7 @@ fn random_sets(
                 label(&likeness),
                 from.join(" and ")
             );
-            return Err(refused(what, &count.to_string(), &allowed));
+            return Err(refused(RANDOM_SETS, &count.to_string(), &allowed));
         }
         let mut seen = BTreeSet::new();
         for stream in 0.. {

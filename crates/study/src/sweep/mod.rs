@@ -37,7 +37,7 @@ use crate::{
 };
 
 pub use answers::SweptAnswers;
-pub use arms::{ArmsWanted, RandomFrom, arms};
+pub use arms::{ArmsWanted, RandomFrom, arms, check_arms};
 pub use compare::{Answered, outcomes_of};
 pub use mark::{JudgedAnswers, Mark};
 pub use run::{SweepRun, merge_sweep, sweep_run};
@@ -115,8 +115,8 @@ pub struct SweepOptions<'a> {
     pub seeds: Vec<u64>,
     /// Which tokens end an answer before the limit.
     pub ends: StopRule,
-    /// The most rows that are decoded together; fewer where memory is short.
-    pub max_rows: usize,
+    /// The most rows that are decoded together; fewer where memory is short. By default, what suits the device.
+    pub max_rows: Option<usize>,
     /// The most memory to take, in bytes; by default, what the machine has available.
     pub memory: Option<u64>,
     /// When set from outside, generation stops after the current step.
@@ -125,8 +125,8 @@ pub struct SweepOptions<'a> {
 
 impl SweepOptions<'_> {
     /// The options in the engine's form.
-    pub(crate) fn generation(&self) -> GenerateOptions<'_> {
-        let (max_rows, memory, stop) = (self.max_rows, self.memory, self.stop);
+    pub(crate) fn generation(&self, engine: &Engine) -> GenerateOptions<'_> {
+        let (max_rows, memory, stop) = (self.max_rows.unwrap_or_else(|| engine.rows_at_once()), self.memory, self.stop);
         GenerateOptions { max_rows, memory, stop, ..GenerateOptions::default() }
     }
 
@@ -333,7 +333,7 @@ impl<'a> Work<'a> {
         let memory = if requests.is_empty() {
             None
         } else {
-            Some(engine.plan_generation(&requests, plans.len(), &options.generation(), &name)?)
+            Some(engine.plan_generation(&requests, plans.len(), &options.generation(engine), &name)?)
         };
         Ok(Self { missing, requests, plans, memory })
     }
@@ -355,7 +355,7 @@ impl<'a> Work<'a> {
     ) -> Result<()> {
         let Some(memory) = &self.memory else { return Ok(()) };
         let (max_rows, memory) = (memory.rows, memory.limit);
-        let settings = GenerateOptions { max_rows, memory, partial: true, ..options.generation() };
+        let settings = GenerateOptions { max_rows, memory, partial: true, ..options.generation(engine) };
         let most = self.most_new_tokens(engine);
         let mut lengths = Lengths::up_to(self.requests.len(), most);
         progress.expect(lengths.expected());
