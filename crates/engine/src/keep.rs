@@ -115,6 +115,12 @@ impl Default for Keep {
     }
 }
 
+/// The error for the mean of a number of layers that there cannot be.
+fn no_mean_of(layers: usize) -> EngineError {
+    let allowed = "from 1 to the number of layers";
+    EngineError::Setting { name: "mean_layers", found: layers.to_string(), allowed }
+}
+
 /// What was kept of one text; all f32.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CaptureRow {
@@ -146,23 +152,28 @@ impl Keep {
     /// Response tokens that heads are averaged over, by default: as in the paper's scripts.
     pub const LAST_N: usize = 32;
 
+    /// Refuses settings that make no sense for any model.
+    ///
+    /// # Errors
+    /// Names the setting and what would have been allowed.
+    pub fn check_alone(&self) -> Result<()> {
+        if self.last_n == 0 {
+            return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
+        }
+        if self.mean_layers == Some(0) { Err(no_mean_of(0)) } else { Ok(()) }
+    }
+
     /// Refuses settings that make no sense for a model.
     ///
     /// # Errors
     /// Names the setting and what would have been allowed.
     pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {
+        self.check_alone()?;
         let layers = spec.layers.len();
         if let Some(layer) = self.layers.iter().find(|&&layer| layer >= layers) {
             return Err(PlanError::NoSuchLayer { at: HeadRef::query(*layer, 0), layers }.into());
         }
-        if let Some(k) = self.mean_layers.filter(|&k| k == 0 || k > layers) {
-            let (found, allowed) = (k.to_string(), "from 1 to the number of layers");
-            return Err(EngineError::Setting { name: "mean_layers", found, allowed });
-        }
-        if self.last_n == 0 {
-            return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
-        }
-        Ok(())
+        self.mean_layers.filter(|&k| k > layers).map_or(Ok(()), |k| Err(no_mean_of(k)))
     }
 
     /// Numbers that are kept of one text.

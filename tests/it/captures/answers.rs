@@ -103,3 +103,96 @@ fn answers_are_captured_as_they_are_written() {
     assert_eq!(read("others"), read("texts"));
     assert_ne!(read("texts").0, wanted, "or the tokens make no difference");
 }
+
+/// The answers as items: what the model wrote beside each question, whole whenever the capture was cut, and never over something else.
+#[test]
+fn answers_are_written_as_items() {
+    let lab = Lab::new();
+    // Items that bring a response, and what they say of it; one that brings none keeps its label.
+    let item = |i: usize| match i {
+        0 => json!({"id": "q0", "prompt": "Qui est 0?", "label": "kept", "topic": "t"}),
+        1 => {
+            json!({"id": "q1", "messages": [{"role": "system", "content": "Court."}, {"role": "user", "content": "Qui?"}]})
+        }
+        _ => {
+            json!({"id": format!("q{i}"), "prompt": format!("Qui est {i}?"), "response": "Lui.", "label": "gone", "correct": true, "topic": "t"})
+        }
+    };
+    lab.write_lines("i.jsonl", (0..9).map(item));
+    let capture =
+        "capture --model M --items i.jsonl --heads vector --generate --max-new-tokens 7 --temperature 1.3 --seed 4";
+    let (out, err) = lab.ends(0, &format!("{capture} --out g.npz --answers a.jsonl --part-items 2 --json"));
+    let answers = lab.read("a.jsonl");
+    let generated = crate::lab::by_id(
+        &lab.done("generate --model M --items i.jsonl --max-new-tokens 7 --temperature 1.3 --seed 4 --json"),
+    );
+    let empty = generated.values().filter(|line| line["response"].as_str().unwrap().trim().is_empty()).count();
+    assert_eq!(lines(&out)[0]["answers"], json!({"out": "a.jsonl", "items": 9 - empty, "empty": empty}));
+    assert!(err.contains(&format!("answers    a.jsonl: {} items", 9 - empty)), "{err}");
+    assert_eq!(lines(&answers).len(), 9 - empty);
+    for line in lines(&answers) {
+        let own = &generated[line["id"].as_str().unwrap()];
+        for name in ["response", "finish_reason", "prompt", "messages"] {
+            assert_eq!(line[name], own[name], "{name}");
+        }
+        let kept = if line["id"] == "q0" { json!("kept") } else { Value::Null };
+        assert_eq!(
+            (&line["label"], &line["correct"]),
+            (&kept, &Value::Null),
+            "what was said of another answer is gone"
+        );
+        assert_eq!(line["topic"], if line["id"] == "q1" { Value::Null } else { json!("t") });
+    }
+    // Verbs read them: as the texts that were captured, and as any other items.
+    lab.done("score --model M --items a.jsonl --heads L0H1 --lambda 0 --shuffles 0 --out s");
+    lab.done("capture --model M --items a.jsonl --out again.npz");
+    let labelled = lines(&answers).into_iter().enumerate().map(|(i, mut line)| {
+        line["label"] = json!(["x", "y"][i % 2]);
+        line
+    });
+    lab.write_lines("l.jsonl", labelled);
+    lab.done("attribute --features g.npz --items l.jsonl --a x --b y --shuffles 9 --out at");
+
+    // A call that was killed before it wrote them, or after, makes them or leaves them.
+    let written = lab.modified("g.npz");
+    std::fs::remove_file(lab.path("a.jsonl")).unwrap();
+    lab.done(&format!("{capture} --out g.npz --answers a.jsonl"));
+    assert_eq!((lab.read("a.jsonl"), lab.modified("g.npz")), (answers.clone(), written));
+    let again = lab.modified("a.jsonl");
+    lab.done(&format!("{capture} --out g.npz --answers a.jsonl"));
+    assert_eq!(lab.modified("a.jsonl"), again);
+    lab.write("a.jsonl", "mine\n");
+    let (_, err) = lab.ends(2, &format!("{capture} --out g.npz --answers a.jsonl"));
+    assert!(err.contains("a.jsonl: is there and holds something else than the answers of this capture"), "{err}");
+    lab.write("a.jsonl", answers.clone() + "more\n");
+    lab.ends(2, &format!("{capture} --out g.npz --answers a.jsonl"));
+
+    // Shards, one after the other, are the whole.
+    for shard in [1, 2, 3] {
+        lab.done(&format!("{capture} --out s{shard}.npz --answers s{shard}.jsonl --shard {shard}/3"));
+    }
+    assert_eq!([1, 2, 3].map(|shard| lab.read(&format!("s{shard}.jsonl"))).concat(), answers);
+    lab.done("merge whole.npz s3.npz s1.npz s2.npz");
+    lab.done(&format!("{capture} --out whole.npz --answers whole.jsonl"));
+    assert_eq!(lab.read("whole.jsonl"), answers);
+}
+
+/// Files of answers that could not be written are refused before the model is opened.
+#[test]
+fn answers_need_a_place_and_a_model_that_writes_them() {
+    let lab = Lab::new();
+    items(&lab, 3);
+    std::fs::create_dir(lab.path("dir")).unwrap();
+    let capture = "capture --model ./gone --items i.jsonl --out g.npz --answers";
+    for (line, part) in [
+        (format!("{capture} a.jsonl"), "--generate"),
+        (format!("{capture} i.jsonl --generate"), "--answers is i.jsonl, which is there, but must be a new file"),
+        (format!("{capture} ./g.npz --generate"), "--answers is ./g.npz, like --out"),
+        (format!("{capture} dir --generate"), "--answers is dir, which is there"),
+        (format!("{capture} no/a.jsonl --generate"), "no is no directory"),
+    ] {
+        let (_, err) = lab.ends(2, &line);
+        assert!(err.contains(part) && !err.contains("gone"), "{line}: {err}");
+    }
+    assert!(lab.ends(2, &format!("{capture} a.jsonl --generate")).1.contains("'./gone'"));
+}

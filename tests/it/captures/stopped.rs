@@ -37,7 +37,7 @@ fn stopped_after(steps: usize, lab: &Lab) {
     let (stop, out) = (AtomicBool::new(false), lab.path("c.npz"));
     let options = CaptureOptions { stop: Some(&stop), max_rows: 1, ..CaptureOptions::default() };
     let (answering, shard, part_items) = (None, None, Some(2));
-    let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &out };
+    let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &out, answers: None };
     let error = capture_file(&engine("llama"), &job, &mut StopAfter(steps, &stop)).unwrap_err();
     assert!(error.interrupted(), "{error}");
 }
@@ -51,7 +51,7 @@ fn a_look_at_items_can_be_stopped() {
     let (stop, out) = (AtomicBool::new(true), lab.path("c.npz"));
     let options = CaptureOptions { stop: Some(&stop), ..CaptureOptions::default() };
     let (answering, shard, part_items) = (None, None, None);
-    let job = CaptureJob { items: &file, options: &options, answering, shard, part_items, out: &out };
+    let job = CaptureJob { items: &file, options: &options, answering, shard, part_items, out: &out, answers: None };
     // Whoever reads on is told that the file is gone.
     fs::remove_file(lab.path("i.jsonl")).unwrap();
     assert!(capture_file(&engine("llama"), &job, &mut Silent).unwrap_err().interrupted());

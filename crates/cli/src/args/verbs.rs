@@ -142,6 +142,9 @@ pub(crate) struct AnswerArgs {
     /// The model answers each item itself, and is read as it writes
     #[arg(long)]
     pub(crate) generate: bool,
+    /// A file of items to write as well, with --generate: these, with the answers
+    #[arg(long, requires = "generate", value_name = "FILE.jsonl")]
+    pub(crate) answers: Option<PathBuf>,
     /// The most tokens of an answer, with --generate [default: 256]
     #[arg(long, requires = "generate", value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,

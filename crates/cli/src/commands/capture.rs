@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::{HeadsWanted, Keep};
-use headtemper_study::{CaptureJob, CaptureOptions, capture_file, check_rows, dry_capture, parse_layers};
+use headtemper_study::{CaptureJob, CaptureOptions, capture_file, check_rows, count, dry_capture, parse_layers};
 use serde_json::json;
 
 use crate::{
@@ -19,34 +19,41 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         anyhow::ensure!(parent.is_dir(), "cannot write {}: {} is no directory", args.out.display(), parent.display());
     }
     anyhow::ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
+    let keep = Keep {
+        layers: Vec::new(),
+        mean_layers: args.mean_layers,
+        pool: args.pool,
+        heads: match args.heads {
+            Heads::None => HeadsWanted::None,
+            Heads::Norm => HeadsWanted::Norm,
+            Heads::Vector => HeadsWanted::Vector,
+        },
+        last_n: args.last_n,
+        logits: args.logits,
+    };
+    let options = CaptureOptions { keep: keep.clone(), memory: args.batch.memory()?, ..CaptureOptions::default() };
+    let (shard, part_items) = (args.shard.shard, args.part_items);
+    let (out, answers) = (&*args.out, args.answers.answers.as_deref());
+    let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out, answers };
+    // What needs no model is refused before one is opened, which may take minutes.
+    job.check()?;
+    model::check_plan(&args.plan)?;
+    if let Some(text) = &args.plan.plan {
+        check_rows(text, || Ok(items.read(0..items.len())?.into_iter().map(|item| item.id).collect()))?;
+    }
     let engine = model::open(&args.model, args.items.thinking)?;
     let options = CaptureOptions {
-        keep: Keep {
-            layers: parse_layers(&args.layers, engine.spec().layers.len())?,
-            mean_layers: args.mean_layers,
-            pool: args.pool,
-            heads: match args.heads {
-                Heads::None => HeadsWanted::None,
-                Heads::Norm => HeadsWanted::Norm,
-                Heads::Vector => HeadsWanted::Vector,
-            },
-            last_n: args.last_n,
-            logits: args.logits,
-        },
+        keep: Keep { layers: parse_layers(&args.layers, engine.spec().layers.len())?, ..keep },
         plans: model::plans_of(&args.plan, engine.spec(), Some(engine.identity()))?,
-        max_rows: if answering.is_some() {
+        max_rows: if args.answers.generate {
             args.batch.max_rows(&engine)
         } else {
             args.batch.asked_rows().unwrap_or(usize::MAX)
         },
-        memory: args.batch.memory()?,
         stop: Some(ui::stop_on_interrupt()),
+        ..options
     };
-    if let Some(text) = &args.plan.plan {
-        check_rows(text, || Ok(items.read(0..items.len())?.into_iter().map(|item| item.id).collect()))?;
-    }
-    let (shard, part_items) = (args.shard.shard, args.part_items);
-    let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out: &args.out };
+    let job = CaptureJob { options: &options, ..job };
     let mut bars = ui::Bars::default();
     if args.dry_run {
         return ui::dry(&dry_capture(&engine, &job, &mut bars)?, args.json);
@@ -62,6 +69,9 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         arrays += &format!(", h_mean [{n}, {d}]");
     }
     ui::say(&format!("{wrote:<10} {}: {n} items, {arrays}", args.out.display()));
+    if let (Some(path), Some(answers)) = (answers, done.answers) {
+        ui::say(&format!("answers    {}: {}{}", path.display(), count(answers.items, "item"), left_out(answers.empty)));
+    }
     if let Some(measured) = &done.generated_vs_forced {
         ui::say(&format!("generated  {}", measured.text()));
     }
@@ -79,10 +89,23 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         if let Some(cut) = done.truncated {
             summary["truncated"] = json!(cut);
         }
+        if let (Some(path), Some(written)) = (answers, done.answers) {
+            summary["answers"] =
+                json!({"out": path.display().to_string(), "items": written.items, "empty": written.empty});
+        }
         if let Some(measured) = &done.generated_vs_forced {
             summary["generated_vs_forced"] = json!(measured);
         }
         ui::put(&format!("{summary}\n"))?;
     }
     Ok(Done::Well)
+}
+
+/// What is said of items whose answers are empty.
+fn left_out(empty: usize) -> String {
+    match empty {
+        0 => String::new(),
+        1 => "; 1 is left out, whose answer is empty".into(),
+        _ => format!("; {empty} are left out, whose answers are empty"),
+    }
 }

@@ -10,7 +10,9 @@ use headtemper_engine::{CaptureRequest, Engine, EngineError, Fired, MemoryPlan};
 use headtemper_hook::{HeadRef, check_fired};
 
 use super::{
-    Answering, CaptureOptions, GeneratedVsForced, empty,
+    Answering, CaptureOptions, GeneratedVsForced, WrittenAnswers,
+    answers::write_answers,
+    empty,
     generated::{READ_AGAIN, write_texts},
     pieces::{self, Pieces, WHOLE},
     prepared::{COMMAND, PART_ITEMS, Prepared, begun, held},
@@ -42,6 +44,36 @@ pub struct CaptureJob<'a> {
     pub part_items: Option<usize>,
     /// The `.npz` to write.
     pub out: &'a Path,
+    /// A file of items to write as well: these, with the answers that the model wrote.
+    pub answers: Option<&'a Path>,
+}
+
+impl CaptureJob<'_> {
+    /// Refuses what no model could do, so that none has to be opened first.
+    ///
+    /// # Errors
+    /// If a setting has no meaning, a file could not be written, or a shard would be empty.
+    pub fn check(&self) -> Result<()> {
+        self.options.keep.check_alone()?;
+        self.answering.as_ref().map_or(Ok(()), Answering::check)?;
+        if self.part_items == Some(0) {
+            return Err(StudyError::option("--part-items", "0", "at least 1"));
+        }
+        let file = followed(self.out);
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+        if file != self.out && dir.is_some_and(|dir| !dir.is_dir()) {
+            let found = format!("a link to {}, whose directory is not there", file.display());
+            return Err(StudyError::option("--out", found, "a file that can be written"));
+        }
+        self.check_answers()?;
+        self.range().map(drop)
+    }
+
+    /// The items that are captured: all, or those of the shard.
+    pub(super) fn range(&self) -> Result<Range<usize>> {
+        let n = self.items.len();
+        self.shard.map_or(Ok(0..n), |shard| shard.range_of(n, "items"))
+    }
 }
 
 /// A capture that is done.
@@ -59,6 +91,8 @@ pub struct Captured {
     pub truncated: Option<usize>,
     /// What reading such responses again gives.
     pub generated_vs_forced: Option<GeneratedVsForced>,
+    /// What the file of answers holds, if one was asked for.
+    pub answers: Option<WrittenAnswers>,
 }
 
 /// Captures the items of a file, or of its shard, piece by piece: the memory does not grow with their number.
@@ -76,7 +110,9 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     let done = |fired_tokens, generated_vs_forced| -> Result<Captured> {
         let (d_model, layers) = (engine.spec().d_model, job.options.keep.layers.len());
         let truncated = truncated(job.out)?;
-        Ok(Captured { items: prepared.range.len(), d_model, layers, fired_tokens, truncated, generated_vs_forced })
+        let answers = job.answers.map(|path| write_answers(job, &prepared.range, path)).transpose()?;
+        let items = prepared.range.len();
+        Ok(Captured { items, d_model, layers, fired_tokens, truncated, generated_vs_forced, answers })
     };
     if let Some(meta) = prepared.existing()? {
         progress.begin(COMMAND, prepared.items(), prepared.items());

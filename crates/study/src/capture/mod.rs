@@ -1,5 +1,6 @@
 //! From items to features: one teacher-forced pass over prompt and response, or the passes that write the response.
 
+mod answers;
 pub(crate) mod features;
 mod file;
 mod generated;
@@ -29,6 +30,7 @@ use crate::{
     store::digest::digest,
 };
 
+pub use answers::WrittenAnswers;
 pub use features::{FeatureMeta, Features, GeneratedMeta, HeadVectors, PieceMeta};
 pub use file::{CaptureJob, Captured, capture_file};
 pub use generated::{Answering, Difference, GeneratedVsForced};

@@ -38,26 +38,14 @@ impl<'a> Prepared<'a> {
     pub(crate) fn new(engine: &'a Engine, job: &'a CaptureJob<'a>, progress: &mut dyn Progress) -> Result<Self> {
         let options = job.options;
         engine.check_plans(&options.plans)?;
-        held(engine, options)?; // refuses settings without meaning
-        if let Some(answering) = &job.answering {
-            answering.sampling.check()?;
-        }
-        let refused = |what: &str, allowed: &str| Err(StudyError::option(what, "0", allowed));
-        if job.part_items == Some(0) {
-            return refused("--part-items", "at least 1");
-        }
-        if job.answering.as_ref().is_some_and(|answering| answering.max_new_tokens == 0) {
-            return refused("max_new_tokens", "at least 1");
-        }
+        held(engine, options)?; // refuses settings without meaning for the model
+        job.check()?;
         let n = job.items.len();
         if ![1, n].contains(&options.plans.len()) {
             let (found, allowed) = (options.plans.len().to_string(), "1, or as many as there are items");
             return Err(StudyError::option("rows of the plan table", found, allowed));
         }
-        let range = match job.shard {
-            Some(shard) => shard.range_of(n, "items")?,
-            None => 0..n,
-        };
+        let range = job.range()?;
         let survey = Survey::of(engine, job, progress)?;
         let parts = parts_of(engine, job, &survey);
         let mut prepared = Self { engine, job, survey, parts, range, start: held(engine, options)? };

@@ -20,7 +20,9 @@ pub(crate) const RESPONSE_HASH: &str = "response_hash";
 /// The array that says which texts a capture is of.
 pub(crate) const TEXT_HASH: &str = "text_hash";
 
-/// The array that says how generated responses ended.
+/// The array of generated responses.
+pub(crate) const RESPONSE: &str = "response";
+/// The array that says how they ended.
 pub(crate) const FINISH_REASON: &str = "finish_reason";
 
 /// Columns of a capture, one row per item.
@@ -84,7 +86,7 @@ impl Columns {
                 FinishReason::Stop => "stop".into(),
                 FinishReason::Length => "length".into(),
             };
-            npz.add("response", Array::Text(texts));
+            npz.add(RESPONSE, Array::Text(texts));
             npz.add(FINISH_REASON, Array::Text(reasons.into_iter().map(reason).collect()));
         }
     }

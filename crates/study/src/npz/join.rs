@@ -13,7 +13,7 @@ use crate::{
     Array, Result, StudyError,
     npz::{
         BUFFER, archive, header, member_options, open,
-        read::{Header, has_width},
+        read::{Header, has_width, text},
     },
     store::files::write_whole,
 };
@@ -114,6 +114,31 @@ fn with_values<T>(
     }
 }
 
+/// Hands every text of an array to `take`, one by one, whatever their number.
+///
+/// # Errors
+/// If the file has no such array of texts, and whatever `take` reports.
+pub(crate) fn each_text(
+    path: &Path,
+    name: &str,
+    mut take: impl FnMut(String) -> std::result::Result<(), Failed>,
+) -> std::result::Result<(), Failed> {
+    let mut failed = None;
+    let read = with_values(path, name, |own, reader| {
+        let (Some(_), Some(width)) = (own.text_width(), own.width()) else { return Err("holds no texts".into()) };
+        let mut cell = vec![0; width];
+        for _ in 0..own.shape.iter().product() {
+            reader.read_exact(&mut cell).map_err(|e| e.to_string())?;
+            if let Err(e) = take(text(&cell, true)?) {
+                failed = Some(e);
+                return Err("was not taken".into());
+            }
+        }
+        Ok(())
+    });
+    failed.map_or(Ok(read?), Err)
+}
+
 /// Joins files whose arrays continue each other row by row, except those named in `shared`, which must be equal in all files, and
 /// `replaced`, a text that takes the place of each file's own. Returns how many rows there are.
 ///
@@ -175,9 +200,16 @@ pub(crate) fn join(out: &Path, files: &[PathBuf], shared: &[&str], replaced: (&s
     }
 }
 
-enum Failed {
+/// Which side of a copy failed.
+pub(crate) enum Failed {
     Reading(StudyError),
     Writing(io::Error),
+}
+
+impl From<StudyError> for Failed {
+    fn from(error: StudyError) -> Self {
+        Self::Reading(error)
+    }
 }
 
 /// Writes an array that all files share.

@@ -233,7 +233,7 @@ fn numbers<const N: usize, T>(data: &[u8], of: impl Fn([u8; N]) -> T) -> Vec<T> 
 }
 
 /// A text of four bytes per character, or of UTF-8, padded with NUL.
-fn text(data: &[u8], wide: bool) -> std::result::Result<String, String> {
+pub(crate) fn text(data: &[u8], wide: bool) -> std::result::Result<String, String> {
     if !wide {
         let len = data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         return String::from_utf8(data[..len].to_vec()).map_err(|e| e.to_string());
