@@ -111,7 +111,11 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_symlink() {
+            // It may lead nowhere.
+            let to = fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes();
+            all.insert(path, to);
+        } else if path.is_dir() {
             all.insert(path.clone(), Vec::new());
             all.append(&mut files(&path));
         } else {

@@ -184,7 +184,7 @@ fn experiments_that_cannot_be_read() {
         ("[1, 0.5]", "0.5", &["found 0.5, but must be a list"]),
         ("[1, 0.5]", "[\"1\"]", &["found the text \"1\", but must be a number"]),
         ("[1, 0.5]", "[1], each = 1", &["found 1, but must be true or false"]),
-        ("top:2", "L0H0\", random_from = 3, positions = \"all", &["found 3, but must be a text"]),
+        ("top:2", "L0H0\", random_from = 3, positions = \"all", &["must be a text"]),
         ("[1, 0.5]", "[]", &["[sweep] lambdas must list at least one"]),
         ("[1, 0.5]", "[1, nan]", &["[sweep] lambda NaN is not a number from -1000000 to 1000000"]),
         ("[1, 0.5]", "[1, inf]", &["[sweep] lambda inf is not a number from -1000000 to 1000000"]),

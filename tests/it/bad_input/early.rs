@@ -49,7 +49,7 @@ fn sweeps_and_scores_are_refused_before_the_model() {
             ("--random-sets 1001", &["at most 1000"]),
             ("--max-new-tokens 0", &["max_new_tokens is 0"]),
             ("--temperature=-1", &["temperature is -1"]),
-            ("--groups topic", &["groups", "topic", "label"]),
+            ("--groups topic", &["groups is 'topic', which no item has"]),
             ("--memory much", &["much"]),
         ],
     );

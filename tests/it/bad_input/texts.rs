@@ -57,12 +57,16 @@ fn items_that_cannot_be_used() {
     bench.refused("generate --model M", &["<PROMPT|--items <ITEMS>>"]);
 }
 
+/// Items that can be used; with another of cohort `b`, a run has its cohorts.
+const LABELLED: &str = "{\"id\":\"good\",\"label\":\"a\",\"input_ids\":[6]}\n{\"id\":\"more\",\"label\":\"a\",\"input_ids\":[7]}\n\
+                        {\"id\":\"other\",\"label\":\"b\",\"input_ids\":[8]}\n";
+
 /// An input that is longer than the context, or has ids beyond the vocabulary, is reported with its item.
 #[test]
 fn inputs_that_do_not_fit() {
     let bench = Bench::new();
     let ids = |n: usize| format!("{:?}", vec![6; n]);
-    let item = |ids: &str| format!("{{\"id\":\"good\",\"input_ids\":[6]}}\n{{\"id\":\"bad\",\"input_ids\":{ids}}}\n");
+    let item = |ids: &str| LABELLED.to_owned() + &format!("{{\"id\":\"bad\",\"label\":\"b\",\"input_ids\":{ids}}}\n");
     bench.write("long.jsonl", item(&ids(257)));
     bench.write("beyond.jsonl", item("[6,320]"));
     let line = |id: &str, text: &str| {
@@ -87,7 +91,8 @@ fn inputs_that_do_not_fit() {
 #[test]
 fn prompts_that_leave_no_room() {
     let bench = Bench::new();
-    bench.write("full.jsonl", format!("{{\"id\":\"full\",\"input_ids\":{:?}}}\n", vec![6; 256]));
+    let full = format!("{{\"id\":\"full\",\"label\":\"b\",\"input_ids\":{:?}}}\n", vec![6; 256]);
+    bench.write("full.jsonl", LABELLED.to_owned() + &full);
     let parts = ["item 'full'", "256"];
     bench.refused("generate --model M --items full.jsonl", &parts);
     bench.refused("sweep --model M --items full.jsonl --out out --heads L0H0 --lambda 1", &parts);

@@ -211,14 +211,17 @@ fn what_would_mislead_is_refused_or_cannot_be_told() {
     let mut npz = Npz::default();
     npz.add("X", Array::F32(vec![3, 2], vec![1.0; 6]));
     npz.add("id", Array::Text(vec!["a".into(), "b".into()]));
-    npz.add("y", Array::counts([0, 1, 0]));
     npz.save(&lab.path("ids.npz")).unwrap();
-    let (_, err) = lab.ends(2, "probe fit --features ids.npz:X --labels ids.npz:y --out x");
+    let (_, err) = lab.ends(2, "probe fit --features ids.npz:X --labels fresh.json:labels --out x");
     assert!(err.contains("has 3 rows, but array 'id' 2"), "{err}");
     let mut npz = Npz::default();
     npz.add("X", Array::F32(vec![3, 2, 0], Vec::new()));
     npz.save(&lab.path("empty.npz")).unwrap();
-    assert!(lab.ends(2, "probe fit --features empty.npz:X[0] --labels ids.npz:y --out x").1.contains("holds nothing"));
+    assert!(
+        lab.ends(2, "probe fit --features empty.npz:X[0] --labels fresh.json:labels --out x")
+            .1
+            .contains("holds nothing")
+    );
 }
 
 /// Answers to one prompt are one unit, and gates count and draw units; so are items of one group, which the two sets may not share.

@@ -136,7 +136,10 @@ pub(crate) fn each_text(
         }
         Ok(())
     });
-    failed.map_or(Ok(read?), Err)
+    match failed {
+        Some(failed) => Err(failed),
+        None => Ok(read?),
+    }
 }
 
 /// Joins files whose arrays continue each other row by row, except those named in `shared`, which must be equal in all files, and

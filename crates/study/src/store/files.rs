@@ -107,7 +107,12 @@ pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &str, what: &st
 pub(crate) fn parse_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     toml::from_str(text).map_err(|e| {
         // The lines before the message show where it is.
-        let why = e.to_string().replace(e.message(), &in_words(e.message(), Named::Table));
+        let said = match e.message() {
+            // Where the name of one of several things belongs.
+            "wanted string or table" => "must be a text".into(),
+            other => in_words(other, Named::Table),
+        };
+        let why = e.to_string().replace(e.message(), &said);
         StudyError::content(path, why.trim_end())
     })
 }
