@@ -354,7 +354,7 @@ fn what_the_program_cannot_score_it_refuses() {
             "--items c.jsonl --lambda inf",
             "'inf' for '--lambda <LAMBDA,...>': must be a number from -1000000 to 1000000",
         ),
-        ("--items c.jsonl --lambda 1e20", "norms square what they read"),
+        ("--items c.jsonl --lambda 1e20", "must be a number from -1000000 to 1000000"),
         ("--items c.jsonl", "--lambda"),
         ("--items c.jsonl --lambda 0 --heads L9H0", "layer 9 of head L9H0 does not exist"),
         ("--items c.jsonl --lambda 0 --heads L0H6", "head L0H6 does not exist"),
