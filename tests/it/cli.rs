@@ -66,21 +66,27 @@ fn inspect_says_what_the_model_has() {
     );
 }
 
-/// A path that has the form of a hub id says that it is a path.
+/// A path that hides a model of the hub's cache says that it is a path; one that hides nothing needs no note.
 #[test]
-fn a_path_like_a_hub_id_is_told() {
+fn a_path_that_hides_a_cached_model_is_told() {
     let lab = Lab::new();
     fs::create_dir(lab.path("models")).unwrap();
     std::os::unix::fs::symlink(golden_dir("llama"), lab.path("models/tiny")).unwrap();
-    let note =
-        "note: `models/tiny` is read from the path of this name, not from the hub; write ./models/tiny to say so";
+    let note = "note: `models/tiny` is read from the path of this name, not from the hub's cache; write ./models/tiny to say so";
+    let told = |line: &str| {
+        let output = lab.command(line).env("HF_HUB_CACHE", lab.path("hub")).output().unwrap();
+        let (_, err) = texts(&output);
+        assert!(output.status.success(), "{line}: {err}");
+        err.contains(note)
+    };
+    assert!(!told("inspect --model models/tiny"));
+    fs::create_dir_all(lab.path("hub/models--models--tiny")).unwrap();
     for verb in ["inspect --model", "generate hi --max-new-tokens 1 --model", "export --plan L0H0:0.5 --out e --model"]
     {
-        let (_, err) = lab.ends(0, &format!("{verb} models/tiny"));
-        assert!(err.contains(note), "{verb}: {err}");
+        assert!(told(&format!("{verb} models/tiny")), "{verb}");
         fs::remove_dir_all(lab.path("e")).ok();
-        let (_, err) = lab.ends(0, &format!("{verb} ./models/tiny"));
-        assert!(!err.contains("note:"), "{verb}: {err}");
+        assert!(!told(&format!("{verb} ./models/tiny")), "{verb}");
+        fs::remove_dir_all(lab.path("e")).ok();
     }
 }
 

@@ -76,9 +76,10 @@ pub(crate) fn locate(choice: &ModelChoice) -> Result<Located> {
     Ok(Located { checkpoint, path: snapshot.dir, revision: Some(snapshot.commit), note: snapshot.note })
 }
 
-/// What is said of a path that could be meant as a hub id as well.
+/// What is said of a path that is the id of a model in the hub's cache as well.
 fn shadowed(choice: &ModelChoice) -> Option<String> {
     let model = &choice.model;
-    hub::is_id(model)
-        .then(|| format!("`{model}` is read from the path of this name, not from the hub; write ./{model} to say so"))
+    hub::holds(model).then(|| {
+        format!("`{model}` is read from the path of this name, not from the hub's cache; write ./{model} to say so")
+    })
 }

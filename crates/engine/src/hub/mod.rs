@@ -40,11 +40,11 @@ use std::path::PathBuf;
 
 pub use env::HubEnv;
 pub use error::{HubError, Offline};
-pub(crate) use names::is_id;
 
-use cache::cached;
+use cache::{Folder, cached};
 use download::download;
 use listing::Answer;
+use names::is_id;
 use target::Target;
 
 /// Where a hub model lies on this disk.
@@ -75,6 +75,11 @@ pub struct HubOptions<'a> {
 /// [`HubError`]: the id, the hub's answer, the repo's contents, the transfer or the disk.
 pub fn fetch(id: &str, options: &HubOptions) -> Result<Snapshot, HubError> {
     fetch_with(id, options, &HubEnv::from_env()?)
+}
+
+/// Whether the cache has something of a model of this id.
+pub(crate) fn holds(id: &str) -> bool {
+    is_id(id) && HubEnv::from_env().is_ok_and(|env| Folder::new(&env.cache, id).dir().is_dir())
 }
 
 /// As [`fetch`], with an explicit environment.
