@@ -137,6 +137,43 @@ fn whatever_stops_a_call_what_its_hooks_counted_stays() {
     assert!(page("s").contains("not known: an earlier version wrote cells, which do not say"));
 }
 
+/// Rows of which something was changed are no scores: what hooks counted, what a key is of, how many tokens were scored.
+#[test]
+fn scores_that_were_changed_are_refused() {
+    let lab = Lab::new();
+    let line = "--items c.jsonl --heads L3H2,L0H1 --lambda 0.5,0 --out s";
+    lab.done(line);
+    let text = lab.read("s/scores.jsonl");
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let refused = |rows: &[Value]| {
+        lab.write("s/scores.jsonl", &rows.iter().map(|row| row.to_string() + "\n").collect::<String>());
+        let output = lab.score("llama", line);
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (fired, tokens) = (rows[5]["fired"].as_u64().unwrap(), rows[5]["tokens"].as_u64().unwrap());
+    for (field, value, told) in [
+        ("fired", json!(0), "says that its hook fired on 0 tokens, but the item has".to_string()),
+        ("fired", json!(fired + 1), format!("fired on {} tokens, but the item has {fired}", fired + 1)),
+        ("tokens", json!(tokens + 1), format!("is over {} tokens, but another of that item", tokens + 1)),
+        ("agree", json!(tokens + 1), format!("line 6 is no row: agree is {}, but only {tokens} tokens", tokens + 1)),
+        ("head", json!("L1H1"), "under L1H1:".into()),
+        ("lambda", json!(0.25), ":0.25, but its key is that of".into()),
+        ("id", json!("nobody"), "a line says that it scores item 'nobody'".into()),
+    ] {
+        let mut changed = rows.clone();
+        changed[5][field] = value;
+        let err = refused(&changed);
+        assert!(err.contains(&told), "{field}: {err}");
+    }
+    // A count that is wrong in every row, so that no row stands out.
+    let mut all = rows.clone();
+    all.iter_mut().for_each(|row| row["fired"] = json!(1000));
+    assert!(refused(&all).contains("fired on 1000 tokens"));
+    fs::write(lab.path("s/scores.jsonl"), text).unwrap();
+    lab.done(line);
+}
+
 /// Heads tried one per call count as tried together: the map, and its p max, are over every complete cell of the directory.
 #[test]
 fn heads_tried_in_several_calls_are_one_map() {

@@ -93,6 +93,47 @@ fn a_count_that_no_plan_gives_is_refused() {
     lab.done(&format!("{SWEEP} --lambda 1,0.5"));
 }
 
+/// A line that says something else than what its key stands for is no result, whoever reads it.
+#[test]
+fn rows_that_were_changed_are_refused() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    let sweep = format!("{SWEEP} --lambda 1,0.5");
+    lab.done(&sweep);
+    let text = lab.read("out/rows.jsonl");
+    let rows = lines(&text);
+    let changed = |field: &str, value: Value| {
+        let mut row = rows[4].clone();
+        row[field] = value;
+        row
+    };
+    let (id, ids) = (rows[4]["id"].as_str().unwrap(), rows[4]["response_ids"].as_array().unwrap());
+    for (field, value, told) in [
+        ("id", json!("q9"), "a line says that it answers item 'q9' under"),
+        ("variant", json!("base2"), "under base2 with seed 0, but its key"),
+        ("seed", json!(7), "with seed 7, but its key"),
+        ("n_tokens", json!(ids.len() + 1), "line 5 is no row: n_tokens is"),
+        ("response_ids", json!(ids[1..]), "line 5 is no row: n_tokens is"),
+    ] {
+        lab.write_lines(
+            "out/rows.jsonl",
+            rows.iter().cloned().enumerate().map(|(at, row)| if at == 4 { changed(field, value.clone()) } else { row }),
+        );
+        let (_, err) = lab.ends(2, &sweep);
+        assert!(err.contains(told) && err.contains("made again"), "{field}: {err}");
+    }
+    // Two lines of one key: no result if they differ, one if they do not.
+    lab.write_lines("out/rows.jsonl", rows.iter().cloned().chain([changed("response", json!("another"))]));
+    for line in [&sweep, "judge --sweep out --endpoint http://127.0.0.1:9 --judge-model m --tasks delivery --out j"] {
+        let (_, err) = lab.ends(2, line);
+        let told = format!("line {} says something else than an earlier line with its key", rows.len() + 1);
+        assert!(err.contains(&told) && err.contains(rows[4]["key"].as_str().unwrap()), "{id}: {err}");
+    }
+    lab.write("out/rows.jsonl", format!("{text}{text}"));
+    let (_, err) = lab.ends(0, &sweep);
+    assert!(err.contains("nothing left to do"), "{err}");
+}
+
 /// Heads whose columns of the output projection are zero: tempering them is a null by construction, and both verbs say so.
 #[test]
 fn a_head_that_adds_nothing_is_told() {

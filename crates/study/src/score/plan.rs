@@ -1,13 +1,13 @@
 //! What a causal map is made from besides its rows: the `plan` of its `plan.json`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use headtemper_engine::Encoded;
 use headtemper_hook::{HeadRef, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cohort, Item, ItemFacts, Predicate, Result,
+    Cohort, Item, ItemFacts, Keyed, Predicate, Result, StudyError,
     items::{
         Systems,
         cohort::{cohorts_of, labels},
@@ -31,6 +31,9 @@ pub(crate) struct ScorePlan {
     pub(crate) system: Option<String>,
     pub(crate) ids: Vec<String>,
     pub(crate) labels: Vec<Option<String>>,
+    /// The tokens of each item, prompt and response; empty in a plan of an earlier version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tokens: Vec<usize>,
     /// The items of each prompt, or of each group.
     #[serde(default)]
     pub(crate) units: Vec<Vec<usize>>,
@@ -113,6 +116,7 @@ impl ScorePlan {
             system: Systems::of(items).common().map(String::from),
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: labels(items),
+            tokens: encoded.iter().map(|encoded| encoded.ids.len()).collect(),
             units: units(items, settings.groups),
             groups: settings.groups.map(String::from),
             unprompted: encoded.iter().filter(|encoded| encoded.prompt_len == 0).count(),
@@ -151,6 +155,9 @@ impl ScorePlan {
         if self.labels.len() != self.ids.len() {
             return Err(format!("it has {} items, but {} labels", self.ids.len(), self.labels.len()));
         }
+        if ![0, self.ids.len()].contains(&self.tokens.len()) {
+            return Err(format!("it has {} items, but the tokens of {}", self.ids.len(), self.tokens.len()));
+        }
         if self.units.is_empty() {
             return Err("it was written by an earlier version, which did not know prompts: run each shard again".into());
         }
@@ -176,6 +183,25 @@ impl ScorePlan {
         self.contrast.as_ref().map(|[a, b]| cohorts_of(&self.labels, a, b, LEAST)).transpose()
     }
 
+    /// Refuses rows, in the plan's order, that cannot be of this map: each is of the item, head and λ that its key is of, all rows of an
+    /// item score the same tokens, and each head was tempered on every token of the item, as far as row and plan say so.
+    ///
+    /// # Errors
+    /// If there is such a row; the error names it.
+    pub(crate) fn check_rows(&self, rows: &[&ScoreRow]) -> Result<()> {
+        let cells = self.cells();
+        for (item, rows) in rows.chunks(cells.len()).enumerate() {
+            for (row, &[head, lambda]) in rows.iter().zip(&cells) {
+                let planned = (self.ids[item].as_str(), self.heads[head], self.lambdas[lambda]);
+                if let Some(why) = unlike(row, planned, rows[0].tokens, self.tokens.get(item).copied()) {
+                    let why = format!("{why} (key {}); without its line, it is scored again", row.key);
+                    return Err(StudyError::content(Path::new(ScoreRow::FILE), why));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The rows, in the plan's order, as a table. Δ is taken within a row, so that both sides come from one run.
     pub(crate) fn table(&self, rows: &[&ScoreRow]) -> Scores {
         let (items, scored) = (self.ids.len(), self.cells());
@@ -195,4 +221,28 @@ impl ScorePlan {
             scored,
         }
     }
+}
+
+/// Why a row cannot be the one that was planned; `scored` is how many tokens of the item the others score, `read` how many it has.
+fn unlike(
+    row: &ScoreRow,
+    (id, at, lambda): (&str, HeadRef, f32),
+    scored: usize,
+    read: Option<usize>,
+) -> Option<String> {
+    // -0 counts as 0, as it does where λ is asked for.
+    let named = |id: &str, at: HeadRef, lambda: f32| format!("item '{id}' under {at}:{}", lambda + 0.0);
+    let (says, is) = (named(&row.id, row.head, row.lambda), named(id, at, lambda));
+    if says != is {
+        return Some(format!("a line says that it scores {says}, but its key is that of {is}"));
+    }
+    if row.tokens != scored {
+        return Some(format!(
+            "the score of {is} is over {} tokens, but another of that item over {scored}",
+            row.tokens
+        ));
+    }
+    let (fired, read) = row.fired.zip(read)?;
+    (fired != read as u64)
+        .then(|| format!("the score of {is} says that its hook fired on {fired} tokens, but the item has {read}"))
 }

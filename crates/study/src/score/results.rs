@@ -35,6 +35,7 @@ pub(crate) fn write_results(
     log: &RowLog<ScoreRow>,
 ) -> Result<RunSummary> {
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
+    plan.check_rows(&rows)?;
     let scores = plan.table(&rows);
     let told = hooks::told(&fired_of(rows.iter().copied()), (plan.heads.len(), "head"), "cell");
     let map = map_of(&scores, identity, plan, unfinished)?;

@@ -55,6 +55,11 @@ impl Keyed for ScoreRow {
     fn key(&self) -> &str {
         &self.key
     }
+
+    fn contradiction(&self) -> Option<String> {
+        let (agree, tokens) = (self.agree, self.tokens);
+        (agree > tokens).then(|| format!("agree is {agree}, but only {tokens} tokens were scored"))
+    }
 }
 
 /// How many tokens each head of these rows was tempered on.

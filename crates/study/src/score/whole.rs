@@ -117,6 +117,7 @@ mod tests {
             only: None,
             system: None,
             labels: vec![None; ids.len()],
+            tokens: vec![1; ids.len()],
             units: vec![vec![0], vec![1]],
             groups: None,
             ids,

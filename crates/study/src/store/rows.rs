@@ -1,7 +1,8 @@
 //! `rows.jsonl`: generations, appended and flushed row by row, each named by what determines it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fmt::Display,
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -13,12 +14,17 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{Progress, Result, StudyError};
 
 /// A line of a log, named by what determines it.
-pub trait Keyed {
+pub trait Keyed: PartialEq {
     /// The file of a run that holds such rows.
     const FILE: &str;
 
     /// Hash of everything that determines the row.
     fn key(&self) -> &str;
+
+    /// What the row says that cannot all be true, where it does; no such row was ever written.
+    fn contradiction(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One generation.
@@ -69,6 +75,11 @@ impl Keyed for Row {
     fn key(&self) -> &str {
         &self.key
     }
+
+    fn contradiction(&self) -> Option<String> {
+        let (said, there) = (self.n_tokens, self.response_ids.len());
+        (said != there).then(|| format!("n_tokens is {said}, but response_ids has {there}"))
+    }
 }
 
 /// The rows of a run: those that are there, and a file to append to.
@@ -86,7 +97,7 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
     /// Opens the log. A last line that was cut off when a run was killed is dropped.
     ///
     /// # Errors
-    /// If the file cannot be opened, or a line before the last is not a row.
+    /// If the file cannot be opened, a line before the last is not a row, or two lines of one key differ.
     pub fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
         let mut file =
@@ -173,11 +184,28 @@ pub(crate) fn read_rows<R: Keyed + DeserializeOwned>(path: &Path) -> Result<Writ
         if whole + line.len() == text.len() && (!line.ends_with(b"\n") || line.contains(&0)) {
             break;
         }
-        let row: R = serde_json::from_slice(line).map_err(|e| {
-            let why = format!("line {} is no row: {e}; without that line, the row is made again", index + 1);
+        let no_row = |why: &dyn Display| {
+            let why = format!("line {} is no row: {why}; without that line, the row is made again", index + 1);
             StudyError::content(path, why)
-        })?;
-        rows.insert(row.key().into(), row);
+        };
+        let row: R = serde_json::from_slice(line).map_err(|e| no_row(&e))?;
+        if let Some(why) = row.contradiction() {
+            return Err(no_row(&why));
+        }
+        // The same line twice, as after joining copies by hand, says nothing new. Of two that differ, none is known to be the right one.
+        match rows.entry(row.key().to_owned()) {
+            Entry::Vacant(free) => drop(free.insert(row)),
+            Entry::Occupied(taken) if *taken.get() == row => {}
+            Entry::Occupied(taken) => {
+                let why = format!(
+                    "line {} says something else than an earlier line with its key ({}), but a key stands for one result; without both \
+                     lines, the row is made again",
+                    index + 1,
+                    taken.key()
+                );
+                return Err(StudyError::content(path, why));
+            }
+        }
         whole += line.len();
     }
     Ok(Written { rows, whole, dropped: text.len() - whole })
@@ -235,6 +263,39 @@ mod tests {
             let log = RowLog::<Row>::open(&path).unwrap();
             assert_eq!((log.len(), log.dropped), (1, lost.len()), "{what}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text[..first], "{what}");
+        }
+    }
+
+    #[test]
+    fn a_key_stands_for_one_result() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("rows.jsonl");
+        let line = |row: &Row| serde_json::to_string(row).unwrap() + "\n";
+        let (one, other) = (row("k1"), row("k2"));
+        std::fs::write(&path, line(&one) + &line(&other) + &line(&one)).unwrap();
+        assert_eq!(RowLog::<Row>::open(&path).unwrap().len(), 2, "the same line twice is one row");
+        for differs in [
+            Row { response: "another".into(), ..one.clone() },
+            Row { sum_logprob: -0.25, ..one.clone() },
+            Row { fired: None, ..one.clone() },
+        ] {
+            std::fs::write(&path, line(&one) + &line(&other) + &line(&differs)).unwrap();
+            let error = RowLog::<Row>::open(&path).err().unwrap().to_string();
+            assert!(error.contains("line 3 says something else than an earlier line with its key (k1)"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_contradicts_itself_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("rows.jsonl");
+        for (n_tokens, response_ids) in [(2, vec![3]), (0, vec![3]), (1, vec![])] {
+            let there = response_ids.len();
+            let text = serde_json::to_string(&Row { n_tokens, response_ids, ..row("k1") }).unwrap();
+            std::fs::write(&path, text + "\n").unwrap();
+            let error = RowLog::<Row>::open(&path).err().unwrap().to_string();
+            let why = format!("line 1 is no row: n_tokens is {n_tokens}, but response_ids has {there}");
+            assert!(error.contains(&why), "{error}");
         }
     }
 

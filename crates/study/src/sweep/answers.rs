@@ -96,7 +96,7 @@ impl SweptAnswers {
             rows.push(own.filter_map(|(_, key)| written.remove(key)).collect());
         }
         // Before anybody is asked about answers that say nothing.
-        let fired = fired_by_arm(&plan.arms, &rows)?;
+        let fired = fired_by_arm((&items, &plan.seeds), &plan.arms, &rows)?;
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {

@@ -214,7 +214,7 @@ pub fn sweep(
     fill(engine, (items, arms), &wanted, options, log, progress)?;
     let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
     let rows = by_arm(log, &keys, arms.len());
-    let fired = fired_by_arm(arms, &rows)?;
+    let fired = fired_by_arm((items, &options.seeds), arms, &rows)?;
     Ok((rows, fired))
 }
 

@@ -226,7 +226,7 @@ fn outcomes(
 ) -> Result<Outcomes> {
     let Plan { keys, plan, .. } = plan;
     let rows = by_arm(log, keys, plan.arms.len());
-    let fired = fired_by_arm(&plan.arms, &rows)?;
+    let fired = fired_by_arm((items, &plan.seeds), &plan.arms, &rows)?;
     write_lambda(run, &plan.arms, &plan.heads_per_layer, identity)?;
     let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);

@@ -6,22 +6,40 @@ use headtemper_engine::{Engine, EngineError};
 use headtemper_hook::check_fired;
 
 use super::{Arm, Wanted};
-use crate::{HookCounts, Keyed, Result, Row, StudyError, hooks::counted, text::count};
+use crate::{HookCounts, Item, Keyed, Result, Row, StudyError, hooks::counted, text::count};
 
-/// What the hooks of each arm counted over its rows, `[arm][row]`, whichever calls wrote them.
+/// What the hooks of each arm counted over its rows, `[arm][seed * items + item]`, whichever calls wrote them.
 ///
 /// # Errors
-/// If no row of an arm has a token at its plan's positions: to report no difference would be a false null. Or if the count of a row
-/// cannot be that of its plan.
-pub(crate) fn fired_by_arm(arms: &[Arm], rows: &[Vec<Row>]) -> Result<HookCounts> {
-    for (arm, row) in arms.iter().zip(rows).flat_map(|(arm, rows)| rows.iter().map(move |row| (arm, row))) {
-        check_count(arm, row)?;
+/// If no row of an arm has a token at its plan's positions: to report no difference would be a false null. Or if a row says that it
+/// belongs elsewhere, or its count cannot be that of its plan.
+pub(crate) fn fired_by_arm((items, seeds): (&[Item], &[u64]), arms: &[Arm], rows: &[Vec<Row>]) -> Result<HookCounts> {
+    for (arm, rows) in arms.iter().zip(rows) {
+        let places = seeds.iter().flat_map(|&seed| items.iter().map(move |item| (seed, item)));
+        for ((seed, item), row) in places.zip(rows) {
+            check_place((arm, seed, item), row)?;
+            check_count(arm, row)?;
+        }
     }
     for (arm, rows) in arms.iter().zip(rows).filter(|(_, rows)| !rows.iter().any(|row| row.touched)) {
         let nowhere = vec![BTreeMap::new(); usize::from(!rows.is_empty())];
         check_fired(std::slice::from_ref(&arm.plan), &nowhere).map_err(EngineError::from)?;
     }
     Ok(fired_of(rows.iter().flatten()))
+}
+
+/// Refuses a row that names another arm, seed or item than the one that its key is of.
+fn check_place((arm, seed, item): (&Arm, u64, &Item), row: &Row) -> Result<()> {
+    let named = |id: &str, variant: &str, seed: u64| format!("item '{id}' under {variant} with seed {seed}");
+    let (says, is) = (named(&row.id, &row.variant, row.seed), named(&item.id, &arm.variant, seed));
+    if says == is {
+        return Ok(());
+    }
+    let why = format!(
+        "a line says that it answers {says}, but its key ({}) is that of {is}; without it, the row is made again",
+        row.key
+    );
+    Err(StudyError::content(Path::new(Row::FILE), why))
 }
 
 /// Refuses a row that cannot be what the hooks counted: every planned head is applied to the same tokens, and to none only where the
