@@ -99,6 +99,19 @@ fn labels_of_other_answers_are_told() {
     lab.write("other.toml", gates("other.jsonl"));
     let (_, err) = lab.ends(2, "falsify other.toml --out other");
     assert!(err.contains("row 'q0' was captured from another response than that of item 'q0'"), "{err}");
+
+    // The labels of axes, of pooled features and of another model may be of other answers although those of step 2 are not.
+    lab.write(
+        "scored.toml",
+        gates("one.jsonl") + "[axes]\ncolumns = [\"scores.curiosity>=6\"]\ntrain = \"other.jsonl\"\n",
+    );
+    let out = lab.done_or(&[0, 3, 4], "falsify scored.toml --out scored");
+    let told = "warning: [axes] scores.curiosity>=6: training: the labels of 12 of 12 items stand beside another prompt or response";
+    assert!(out.contains(told), "{out}");
+    assert!(!out.contains("warning: training: the labels"), "those of step 2 are of these answers: {out}");
+    lab.write("same.toml", gates("one.jsonl") + "[axes]\ncolumns = [\"scores.curiosity>=6\"]\n");
+    let out = lab.done_or(&[0, 3, 4], "falsify same.toml --out same");
+    assert!(!out.contains("[axes] scores"), "{out}");
 }
 
 /// Answers that are token ids are answers.

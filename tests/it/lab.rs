@@ -92,6 +92,14 @@ impl Lab {
         (out, err)
     }
 
+    /// Runs a line that must end with one of these codes; returns stdout.
+    pub(crate) fn done_or(&self, codes: &[i32], line: &str) -> String {
+        let output = self.command(line).output().unwrap();
+        let (out, err) = texts(&output);
+        assert!(codes.contains(&output.status.code().unwrap()), "{line}\n{err}");
+        out
+    }
+
     /// Runs a line that must succeed; returns stdout.
     pub(crate) fn done(&self, line: &str) -> String {
         self.ends(0, line).0

@@ -7,7 +7,12 @@ use std::{
 
 use headtemper_stats::pearson;
 
-use super::{Axis, AxisPair, Check, GateFile, Kind, Outcome, config::AxesConfig, run::null_of, steps};
+use super::{
+    Axis, AxisPair, Check, GateFile, Kind, Outcome,
+    config::AxesConfig,
+    run::{label_warnings, null_of},
+    steps,
+};
 use crate::{
     Npz, Progress, ReadAs, Result, StudyError,
     probe::{Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
@@ -33,8 +38,17 @@ impl Declared {
     }
 }
 
-/// A fitted axis, with its out-of-fold predictions by the row in the features file.
-type Found = (Axis, BTreeMap<usize, f64>);
+/// A fitted axis, with its out-of-fold predictions by the row in the features file, and what must be known of its labels.
+type Found = (Axis, BTreeMap<usize, f64>, Vec<String>);
+
+/// Step 3 as it was run.
+#[derive(Default)]
+pub(crate) struct Swept {
+    pub(crate) axes: Vec<Axis>,
+    pub(crate) pairs: Vec<AxisPair>,
+    /// What must be known of labels, each with the axes that it is true of.
+    pub(crate) warnings: BTreeMap<String, Vec<String>>,
+}
 
 /// The axes that a gate file declares. Reads which columns there are, and no fresh value.
 ///
@@ -106,12 +120,12 @@ pub(crate) fn run(
     declared: &[Declared],
     sets: (&FeatureRows, &FeatureRows),
     progress: &mut dyn Progress,
-) -> Result<(Vec<Axis>, Vec<AxisPair>)> {
+) -> Result<Swept> {
     let one = |axis: &Declared| one(file, axes, (axis, declared.len()), sets, progress);
     let found = declared.iter().map(one).collect::<Result<Vec<Found>>>()?;
     let mut pairs = Vec::new();
-    for (i, (a, of_a)) in found.iter().enumerate() {
-        for (b, of_b) in &found[i + 1..] {
+    for (i, (a, of_a, _)) in found.iter().enumerate() {
+        for (b, of_b, _) in &found[i + 1..] {
             let both: Vec<(f64, f64)> = of_a.iter().filter_map(|(row, x)| of_b.get(row).map(|y| (*x, *y))).collect();
             let (x, y): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
             let r = pearson(&x, &y);
@@ -119,7 +133,12 @@ pub(crate) fn run(
             pairs.push(AxisPair { a: a.name.clone(), b: b.name.clone(), items: both.len(), r, flagged });
         }
     }
-    Ok((found.into_iter().map(|(axis, _)| axis).collect(), pairs))
+    let (mut axes, mut warnings) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
+    for (axis, _, told) in found {
+        told.into_iter().for_each(|warning| warnings.entry(warning).or_default().push(axis.name.clone()));
+        axes.push(axis);
+    }
+    Ok(Swept { axes, pairs, warnings })
 }
 
 /// The fewest shuffles with which a p can be small enough for this many axes.
@@ -149,9 +168,10 @@ fn one(
         p: None,
         outcome: Outcome::Inconclusive,
     };
+    let warnings = label_warnings(&train, &fresh);
     // Too few items of a class to be dealt out over folds: nothing can be said.
     if train.smaller_class() < 2 {
-        return Ok((axis, BTreeMap::new()));
+        return Ok((axis, BTreeMap::new(), warnings));
     }
     let mut options = file.fit_options(&train).without_intervals();
     if options.shuffles > 0 {
@@ -178,5 +198,5 @@ fn one(
         outcome => outcome,
     };
     let predictions = train.rows.iter().copied().zip(fitted.out_of_fold[chosen].iter().copied()).collect();
-    Ok((axis, predictions))
+    Ok((axis, predictions, warnings))
 }

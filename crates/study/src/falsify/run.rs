@@ -5,8 +5,9 @@ use std::{io::Write, path::Path};
 use headtemper_stats::{Relabelings, auc, delong_difference, principal_components};
 
 use super::{
-    Axis, AxisPair, Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, Step,
-    StepName, Transfer, axes,
+    Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer,
+    axes,
+    axes::Swept,
     baselines::{self, Ran},
     earlier::{Earlier, FOUND},
     overlap::{self, Prompts},
@@ -22,9 +23,12 @@ use crate::{
     report,
     significance::told_fixed,
     store::files::{read_json, write_json, write_text, write_whole},
+    text::some_of,
 };
 
 const FROZEN: &str = "frozen.json";
+/// Most axes that a warning names.
+const NAMED: usize = 5;
 
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
 /// `probe.safetensors` and `predictions.npz`.
@@ -81,22 +85,19 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let baselines: Vec<Baseline> = tested.ran.iter().map(|(baseline, _)| baseline.clone()).collect();
     let of_cv = steps::cv(&file.gates, &Seen::cv(&probe, &options));
     let (of_fresh, failure_modes) = fresh_step(file, &tested, &baselines, (&train, &fresh), &options);
-    let (of_axes, axes, axis_pairs) = sweep_axes(file, &declared, (&train, &fresh), progress)?;
+    let (of_axes, swept) = sweep_axes(file, &declared, (&train, &fresh), progress)?;
     let views = (train.view, fresh.view);
     let mut pooled = of_pooled.map(|sets| other(sets, "pooled", views, &options, progress)).transpose()?;
     let mut replication =
         of_replication.map(|sets| other(sets, "replication", views, &options, progress)).transpose()?;
-    for (step, other) in [("pooled", &pooled), ("replication", &replication)] {
-        if other.as_ref().is_some_and(|other| !other.by_prompt) {
-            let why =
-                format!("prompts were not compared between the sets of [{step}]: give [train] items and [fresh] items");
-            tested.warnings.push(why);
-        }
+    let others = [("pooled", pooled.as_ref()), ("replication", replication.as_ref())];
+    for (step, _) in others.iter().filter(|(_, other)| other.is_some_and(|other| !other.by_prompt)) {
+        let why =
+            format!("prompts were not compared between the sets of [{step}]: give [train] items and [fresh] items");
+        tested.warnings.push(why);
     }
-    if let Some(other) = &replication {
-        let labels = other_labels(&other.transfer.train, &other.transfer.fresh);
-        tested.warnings.extend(labels.map(|warning| format!("[replication]: {warning}")));
-    }
+    let told = told_of_labels(&swept, others, &tested.warnings);
+    tested.warnings.extend(told);
     let beside = (fresh.set, &tested.ran[..]);
     let of_pooled = of_other(file, StepName::Pooled, pooled.as_mut(), beside);
     let of_replication = of_other(file, StepName::Replication, replication.as_mut(), beside);
@@ -120,8 +121,8 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         cv_null: probe.meta.null.clone(),
         transfer: tested.evaluation.results,
         fresh_null: tested.null,
-        axes,
-        axis_pairs,
+        axes: swept.axes,
+        axis_pairs: swept.pairs,
         pooled: pooled.map(|found| found.transfer),
         replication: replication.map(|found| found.transfer),
         baselines,
@@ -208,12 +209,12 @@ fn sweep_axes(
     declared: &[axes::Declared],
     (train, fresh): (&Side, &Side),
     progress: &mut dyn Progress,
-) -> Result<(Step, Vec<Axis>, Vec<AxisPair>)> {
+) -> Result<(Step, Swept)> {
     let Some(config) = &file.axes else {
-        return Ok((steps::not_run(&file.gates, StepName::Axes), Vec::new(), Vec::new()));
+        return Ok((steps::not_run(&file.gates, StepName::Axes), Swept::default()));
     };
-    let (found, pairs) = axes::run(file, config, declared, (train.rows, fresh.rows), progress)?;
-    Ok((steps::axes(&file.gates, config, (&found, &pairs)), found, pairs))
+    let swept = axes::run(file, config, declared, (train.rows, fresh.rows), progress)?;
+    Ok((steps::axes(&file.gates, config, (&swept.axes, &swept.pairs)), swept))
 }
 
 /// The sets of step 4 or 5, as far as they are known before a fresh label is read.
@@ -335,6 +336,24 @@ struct Other {
     /// Whether prompts were compared between its sets.
     by_prompt: bool,
     p: Vec<f64>,
+    /// What must be known of its labels.
+    warnings: Vec<String>,
+}
+
+/// What must be known of the labels that a probe is fitted and tested on, besides those of steps 1 and 2.
+pub(super) fn label_warnings(train: &ProbeSet, fresh: &ProbeSet) -> Vec<String> {
+    let of_train = train.label_warnings().into_iter().map(|warning| format!("training: {warning}"));
+    of_train.chain(fresh.label_warnings()).chain(other_labels(&train.origin, &fresh.origin)).collect()
+}
+
+/// What must be known of the labels of steps 3 to 5, which may be others than those of step 2; what is known of these as well was said.
+fn told_of_labels(swept: &Swept, others: [(&str, Option<&Other>); 2], said: &[String]) -> Vec<String> {
+    let of_axes = swept.warnings.iter().map(|(why, names)| (format!("[axes] {}", some_of(names, NAMED)), why));
+    let of_others = others.into_iter().filter_map(|(step, other)| Some((step, other?)));
+    let of_others =
+        of_others.flat_map(|(step, other)| other.warnings.iter().map(move |why| (format!("[{step}]"), why)));
+    let new = of_axes.chain(of_others).filter(|(_, why)| !said.contains(why));
+    new.map(|(step, why)| format!("{step}: {why}")).collect()
 }
 
 /// Steps 4 and 5: the same on other features of the items.
@@ -352,6 +371,7 @@ fn other(
     let options = &options.clone().without_intervals();
     let probe = fit(&train, options, stage, progress)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
+    let warnings = label_warnings(&train, &fresh);
     let chosen = probe.meta.chosen;
     let p = predictions.into_iter().nth(chosen).expect("a fit has predictions");
     let null = null_of(&p, &fresh, options);
@@ -373,7 +393,7 @@ fn other(
         train: train.origin,
         fresh: fresh.origin,
     };
-    Ok(Other { transfer, seen, by_prompt, p })
+    Ok(Other { transfer, seen, by_prompt, p, warnings })
 }
 
 /// A step on other features; compared with the baselines if it is about the same answers.

@@ -82,23 +82,9 @@ impl ProbeSet {
 
     /// What a reader must know about how the set came about.
     pub fn warnings(&self) -> Vec<String> {
-        let mut out = Vec::new();
-        if let Some(others) = self.origin.other_texts {
-            out.push(format!(
-                "the labels of {others} of {} items stand beside another prompt or response than the one that was captured: they say \
-                 something of these features only if it is true of any answer",
-                self.labels.len()
-            ));
-        }
+        let mut out = self.label_warnings();
         if self.origin.unlabelled > 0 {
             out.push(format!("{} items without a label were left out", self.origin.unlabelled));
-        }
-        if self.origin.matched_by == "place" && self.named != self.labels_named {
-            let (one, other) = if self.named { ("features", "labels") } else { ("labels", "features") };
-            out.push(format!(
-                "labels were matched by place: the {one} name their items and the {other} do not, so whether they belong together is \
-                 not known"
-            ));
         }
         let shared = self.shared();
         if shared > 0 {
@@ -113,6 +99,26 @@ impl ProbeSet {
                 "{shared} of {} items share their prompt{by} with another: they stay together in folds, shuffles and intervals, which \
                  are those of {units}",
                 self.labels.len()
+            ));
+        }
+        out
+    }
+
+    /// The part of it that says whether the labels are labels of these features at all.
+    pub(crate) fn label_warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if let Some(others) = self.origin.other_texts {
+            out.push(format!(
+                "the labels of {others} of {} items stand beside another prompt or response than the one that was captured: they say \
+                 something of these features only if it is true of any answer",
+                self.labels.len()
+            ));
+        }
+        if self.origin.matched_by == "place" && self.named != self.labels_named {
+            let (one, other) = if self.named { ("features", "labels") } else { ("labels", "features") };
+            out.push(format!(
+                "labels were matched by place: the {one} name their items and the {other} do not, so whether they belong together is \
+                 not known"
             ));
         }
         out
