@@ -98,7 +98,8 @@ pub struct HeadEffect {
     /// Cohen's d of the projections on the direction that the same items defined, adjusted as `cohen_d` is. In-sample: not evidence.
     #[serde(deserialize_with = "number")]
     pub d_naive: f64,
-    /// Permutation p of `d_naive`, the direction defined anew for every shuffle.
+    /// Permutation p of `d_naive`, the direction defined anew for every shuffle. Of the pooled spread, unlike `p_directional`: with cohorts
+    /// of different sizes it is off where their spreads differ.
     #[serde(deserialize_with = "number")]
     pub p_naive: f64,
     /// Cohen's d of held-out items along the direction of all others, adjusted for what --within and --adjust length take out.

@@ -174,13 +174,16 @@ pub fn sweep_run(
     Ok(Sharded::Whole(outcomes(&mut run, engine.identity(), (&plan, items), &log)?))
 }
 
-/// Joins the shards of a sweep into the directory that the whole sweep would have left, except for the order of its rows.
+/// Joins the shards of a sweep into the directory that the whole sweep would have left, except for the order of its rows. Rows that earlier
+/// calls left in the shards go with them, so that arms which were tried there are told.
 ///
 /// # Errors
 /// If they do not make up one run, or the directory belongs to another.
 pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcomes> {
     let shards = Shards::open(shards)?;
-    let Joined { plan, rows, .. } = shards.join::<SweepPlan, crate::Row>()?;
+    let Joined { plan, mut rows, others } = shards.join::<SweepPlan, crate::Row>()?;
+    // What else was tried in the shards: no table holds it, but a reader must know of it.
+    rows.extend(others);
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
     let earlier = Plan::of(out);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
