@@ -1,5 +1,7 @@
 //! Numbers, lists and names as they stand in sentences and tables; `report::text` has them as they stand on its pages.
 
+pub(crate) mod table;
+
 use std::path::Path;
 
 /// What stands where there is no number.

@@ -6,7 +6,13 @@ use super::{Across, Attribution, Disposition, HeadEffect, Reliability, Stability
 use crate::{
     Compat, RankBy,
     attribute::named_heads,
-    text::{count, interval, quoted, short},
+    text::{
+        count, fixed, interval, quoted, short,
+        table::{
+            Column::{Left, Right},
+            Table,
+        },
+    },
 };
 
 /// One number of a head.
@@ -108,15 +114,14 @@ fn heads_markdown(disposition: &Disposition, compat: Compat, top: usize) -> Stri
         out += &format!("{}\n", disposition.means);
     }
     out += &format!("\n{}\n\n", disposition.sentence);
-    out += "| head   |   mean a |   mean b |      d |     95 % interval | p max |     q | d naive* | d held out | p max |     q | ";
-    out += "verdict           |\n";
-    out += "|--------|---------:|---------:|-------:|------------------:|------:|------:|---------:|-----------:|------:|------:|";
-    out += "-------------------|\n";
+    // One question beside the other where there is room, and else below it.
+    let mut table = Table::of([Left("head")])
+        .with([Right("mean a"), Right("mean b"), Right("d"), Right("95 % interval"), Right("p max"), Right("q")])
+        .with([Right("d naive*"), Right("d held out"), Right("p max"), Right("q"), Left("verdict")]);
     let named: Vec<HeadRef> = named_heads(disposition).into_iter().map(HeadEffect::at).collect();
     let shown = ranked(disposition, compat, RankBy::Magnitude).into_iter().enumerate();
     for (_, h) in shown.filter(|(rank, h)| *rank < top || named.contains(&h.at())) {
-        out += &format!(
-            "| {:<6} | {:>8} | {:>8} | {:>6} | {:>17} | {:>5} | {:>5} | {:>8} | {:>10} | {:>5} | {:>5} | {:<17} |\n",
+        table.row([
             h.at().to_string(),
             short(h.magnitude.mean_a),
             short(h.magnitude.mean_b),
@@ -128,9 +133,10 @@ fn heads_markdown(disposition: &Disposition, compat: Compat, top: usize) -> Stri
             short(h.d_crossfit),
             short(h.p_max_directional),
             short(h.q_directional),
-            h.verdict.words(),
-        );
+            h.verdict.words().into(),
+        ]);
     }
+    out += &table.to_string();
     if s.shuffles > 0 {
         out += &format!(
             "\nshuffled labels ({} times): largest |d| {} on average, {} at 95 %; d naive {} on average; d held out {} on \
@@ -167,15 +173,15 @@ fn controls_markdown(attribution: &Attribution) -> String {
     if attribution.controls.is_empty() {
         return String::new();
     }
-    let mut out =
-        String::from("\n| disposition and control | largest d | p max | largest d held out | p max | verdicts |\n");
-    out += "|-------------------------|----------:|------:|-------------------:|------:|----------|\n";
+    let mut table = Table::of([Left("disposition and control")])
+        .with([Right("largest d"), Right("p max")])
+        .with([Right("largest d held out"), Right("p max")])
+        .with([Left("verdicts")]);
     let mut row = |name: String, s: &Summary| {
         let verdicts: Vec<String> = s.verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();
         let (d, p) = (short(s.largest_d), short(s.least_p_max));
         let (held_out, p_held_out) = (short(s.largest_d_crossfit), short(s.least_p_max_directional));
-        let verdicts = verdicts.join(", ");
-        out += &format!("| {name:<23} | {d:>9} | {p:>5} | {held_out:>18} | {p_held_out:>5} | {verdicts} |\n");
+        table.row([name, d, p, held_out, p_held_out, verdicts.join(", ")]);
     };
     for (index, disposition) in attribution.dispositions.iter().enumerate() {
         row(disposition.name.clone(), &disposition.summary);
@@ -185,32 +191,32 @@ fn controls_markdown(attribution: &Attribution) -> String {
             }
         }
     }
-    out
+    format!("\n{table}")
 }
 
 /// What the dispositions, and other models, have in common.
 fn across_markdown(across: &Across) -> String {
     let mut out = String::new();
     if !across.pairs.is_empty() {
-        out += &format!(
-            "\n| dispositions | rank correlation of d | p | of d held out | p | of labels | in both tops of {} | by chance |\n",
-            across.top
-        );
-        out += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
-    }
-    for pair in &across.pairs {
-        out += &format!(
-            "| {} and {} | {} | {} | {} | {} | {} | {} | {:.1} |\n",
-            pair.first,
-            pair.second,
-            short(pair.rho_d),
-            short(pair.p_rho_d),
-            short(pair.rho_crossfit),
-            short(pair.p_rho_crossfit),
-            short(pair.label_correlation),
-            pair.shared_top,
-            pair.expected_top
-        );
+        let top = format!("in both tops of {}", across.top);
+        let mut table = Table::of([Left("dispositions")])
+            .with([Right("rank correlation of d"), Right("p")])
+            .with([Right("of d held out"), Right("p")])
+            .with([Right("of labels")])
+            .with([Right(&top), Right("by chance")]);
+        for pair in &across.pairs {
+            table.row([
+                format!("{} and {}", pair.first, pair.second),
+                short(pair.rho_d),
+                short(pair.p_rho_d),
+                short(pair.rho_crossfit),
+                short(pair.p_rho_crossfit),
+                short(pair.label_correlation),
+                pair.shared_top.to_string(),
+                fixed(pair.expected_top, 1),
+            ]);
+        }
+        out += &format!("\n{table}");
     }
     for beside in &across.beside {
         out += &match &beside.incomparable {

@@ -3,7 +3,13 @@
 use super::{Baseline, Check, Falsification, Kind, Outcome, Step, steps::word};
 use crate::{
     probe::Origin,
-    text::{short, signed},
+    text::{
+        short, signed,
+        table::{
+            Column::{Left, Right},
+            Table,
+        },
+    },
 };
 
 /// How many prompts or groups the items come from, if they share them.
@@ -41,15 +47,21 @@ pub fn markdown(found: &Falsification) -> String {
         );
     }
     if !found.axis_pairs.is_empty() {
-        out += "\n| axes | r of out-of-fold predictions | |\n|---|---:|---|\n";
+        let mut table = Table::of([Left("axes")]).with([Right("r of out-of-fold predictions"), Left("")]);
         for pair in &found.axis_pairs {
             let flag = if pair.flagged { "predict as one" } else { "" };
-            out += &format!("| {}, {} | {} | {flag} |\n", cell(&pair.a), cell(&pair.b), signed(pair.r, 3));
+            table.row([format!("{}, {}", cell(&pair.a), cell(&pair.b)), signed(pair.r, 3), flag.into()]);
         }
+        out += &format!("\n{table}");
     }
     if !found.baselines.is_empty() {
-        out += "\n| baseline | reads | cross-validated AUC | fresh AUC | the probe's gain |\n|---|---|---:|---:|---|\n";
-        found.baselines.iter().for_each(|baseline| out += &self::baseline(baseline));
+        let mut table = Table::of([Left("baseline")]).with([Left("reads")]).with([
+            Right("cross-validated AUC"),
+            Right("fresh AUC"),
+            Left("the probe's gain"),
+        ]);
+        found.baselines.iter().for_each(|of| table.row(baseline(of)));
+        out += &format!("\n{table}");
     }
     for warning in &found.warnings {
         out += &format!("\nwarning: {warning}\n");
@@ -62,13 +74,14 @@ fn step(number: usize, step: &Step) -> String {
     let mut out =
         format!("\n## {number} {}: {}{decides}\n\n{} {}\n", step.name, word(step.outcome), step.question, step.note);
     if !step.checks.is_empty() {
-        out += "\n| check | found | needed | |\n|---|---:|---:|---|\n";
-        step.checks.iter().for_each(|check| out += &self::check(check));
+        let mut table = Table::of([Left("check")]).with([Right("found"), Right("needed"), Left("")]);
+        step.checks.iter().for_each(|of| table.row(check(of)));
+        out += &format!("\n{table}");
     }
     out
 }
 
-fn check(check: &Check) -> String {
+fn check(check: &Check) -> [String; 4] {
     let sign = match (check.kind, check.at_least) {
         (Kind::Above, _) => ">",
         (_, true) => "≥",
@@ -79,10 +92,10 @@ fn check(check: &Check) -> String {
         _ => (short(check.value), short(check.needed)),
     };
     let range = check.range.map_or(String::new(), |of| format!(" ({} to {})", short(of.low), short(of.high)));
-    format!("| {} | {value}{range} | {sign} {needed} | {} |\n", cell(&check.what), word(check.outcome))
+    [cell(&check.what), value + &range, format!("{sign} {needed}"), word(check.outcome).into()]
 }
 
-fn baseline(baseline: &Baseline) -> String {
+fn baseline(baseline: &Baseline) -> [String; 5] {
     let gain = if baseline.gain.is_finite() {
         let range = baseline.gain_range;
         format!("{} ({} to {})", signed(baseline.gain, 3), signed(range.low, 3), signed(range.high, 3))
@@ -90,7 +103,7 @@ fn baseline(baseline: &Baseline) -> String {
         "–".into()
     };
     let (cv, fresh) = (short(baseline.cv_auc), short(baseline.fresh_auc));
-    format!("| {} | {} | {cv} | {fresh} | {gain} |\n", baseline.name.as_str(), baseline.what)
+    [baseline.name.as_str().into(), baseline.what.clone(), cv, fresh, gain]
 }
 
 /// A text as a cell of a table.

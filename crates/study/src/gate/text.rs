@@ -6,7 +6,13 @@ use crate::{
     probe::Ends,
     significance::LEVEL,
     sweep::asymmetry::LEAST,
-    text::{interval, short, signed},
+    text::{
+        interval, short, signed,
+        table::{
+            Column::{Left, Right},
+            Table,
+        },
+    },
 };
 
 /// A number of [`Standing`], its change, and its change by chance.
@@ -17,8 +23,7 @@ pub fn gate_markdown(found: &GateResult) -> String {
     let Ends { low, high } = found.auc_delong;
     let range = if low.is_finite() { format!(" ({})", interval(low, high, 3)) } else { String::new() };
     let mut out = format!(
-        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe {} {}{range}\n\n\
-         | | without | with the gate | change, 95 % | dealt at random, 95 % | p |\n|---|---:|---:|---:|---:|---:|\n",
+        "{} of {} answers fall below {:.2} (from {}) and get the prefix; AUC of the probe {} {}{range}\n\n",
         found.prefixed,
         found.items,
         found.threshold,
@@ -26,6 +31,10 @@ pub fn gate_markdown(found: &GateResult) -> String {
         measured(found),
         short(found.auc)
     );
+    let mut table = Table::of([Left("")])
+        .with([Right("without"), Right("with the gate")])
+        .with([Right("change, 95 %")])
+        .with([Right("dealt at random, 95 %"), Right("p")]);
     let (of, random) = (&found.change, found.change.at_random);
     let lines: [Line<'_>; 6] = [
         ("p(assert given correct)", |s| s.p_assert_correct, Some(of.p_assert_correct), None),
@@ -35,7 +44,8 @@ pub fn gate_markdown(found: &GateResult) -> String {
         ("answers that stand as assertions", |s| s.asserted, Some(of.asserted), None),
         ("of these, right", |s| s.asserted_right, Some(of.asserted_right), random.map(|random| random.asserted_right)),
     ];
-    out += &lines.map(|line| row(&line, found)).concat();
+    lines.iter().for_each(|line| table.row(row(line, found)));
+    out += &table.to_string();
     out += &footnotes(found);
     for warning in &found.warnings {
         out += &format!("\nwarning: {warning}\n");
@@ -52,7 +62,7 @@ fn measured(found: &GateResult) -> String {
     }
 }
 
-fn row((name, of, change, dealt): &Line<'_>, found: &GateResult) -> String {
+fn row((name, of, change, dealt): &Line<'_>, found: &GateResult) -> [String; 6] {
     let number = |x: f64| if *name == "assertion asymmetry" { signed(x, 3) } else { short(x) };
     let change = change.map_or_else(String::new, |Change { difference, low, high }| {
         format!("{} ({})", signed(difference, 3), interval(low, high, 3))
@@ -60,7 +70,7 @@ fn row((name, of, change, dealt): &Line<'_>, found: &GateResult) -> String {
     let (random, p) = dealt.map_or_else(Default::default, |Dealt { mean, low, high, p }| {
         (format!("{} ({})", signed(mean, 3), interval(low, high, 3)), short(p))
     });
-    format!("| {name} | {} | {} | {change} | {random} | {p} |\n", number(of(&found.plain)), number(of(&found.gated)))
+    [(*name).into(), number(of(&found.plain)), number(of(&found.gated)), change, random, p]
 }
 
 /// What the columns are, and what they say.

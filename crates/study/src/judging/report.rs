@@ -1,6 +1,6 @@
 //! `judge.json`: what was asked, what came back, and what is missing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use serde::Serialize;
 
@@ -11,7 +11,13 @@ use super::{
     questions::Questions,
     reading::Missing,
 };
-use crate::text::count;
+use crate::text::{
+    count,
+    table::{
+        Column::{Left, Right},
+        Table,
+    },
+};
 
 /// What a judge was asked and what it said, in numbers.
 #[derive(Clone, Debug, Serialize)]
@@ -190,23 +196,19 @@ impl JudgeReport {
     /// The report as tables for people to read.
     pub fn text(&self) -> String {
         let mut out = format!("{}, judged by {} at {}\n\n", count(self.items, "item"), self.model, self.endpoint);
-        out += "| question | asked | verdicts | refused | unparsable | failed | not asked |\n";
-        out += "|---|---|---|---|---|---|---|\n";
+        let mut asked = Table::of([Left("question")])
+            .with([Right("asked"), Right("verdicts"), Right("refused")])
+            .with([Right("unparsable"), Right("failed"), Right("not asked")]);
         for (kind, c) in &self.questions {
-            out += &format!(
-                "| {kind} | {} | {} | {} | {} | {} | {} |\n",
-                c.questions - c.unasked,
-                c.verdicts,
-                c.refused,
-                c.unparsable,
-                c.failed,
-                c.unasked
-            );
+            let counts = [c.questions - c.unasked, c.verdicts, c.refused, c.unparsable, c.failed, c.unasked];
+            asked.row(iter::once(kind.clone()).chain(counts.map(|n| n.to_string())));
         }
-        out += "\n| field | known | missing | without claims |\n|---|---|---|---|\n";
+        let mut fields = Table::of([Left("field")]).with([Right("known"), Right("missing"), Right("without claims")]);
         for (field, c) in &self.fields {
-            out += &format!("| {field} | {} | {} | {} |\n", c.known, c.missing, c.without_claims);
+            let counts = [c.known, c.missing, c.without_claims];
+            fields.row(iter::once(field.clone()).chain(counts.map(|n| n.to_string())));
         }
+        out += &format!("{asked}\n{fields}");
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(label, count)| format!("{label} {count}"));
             out += &format!("\nlabels: {}\n", labels.collect::<Vec<_>>().join(", "));

@@ -7,7 +7,13 @@ use super::Ends;
 use crate::{
     Grade, Item, Result, StudyError,
     items::units::{counted, units},
-    text::{interval, short, signed},
+    text::{
+        interval, short, signed,
+        table::{
+            Column::{Left, Right},
+            Table,
+        },
+    },
 };
 
 /// Items by cr, cw, hr and hw: confident or hedged, right or wrong.
@@ -138,16 +144,18 @@ impl LabelTable {
     pub fn markdown(&self) -> String {
         let CrossTable { cr, cw, hr, hw, missing } = self.table;
         let of = |Ends { low, high }: Ends| interval(low, high, 3);
-        let row = |name: &str, (assert, hedge): (usize, usize), p: f64, ends: Ends| {
-            format!("| {name:<7} | {assert:6} | {hedge:5} | {:>9} | {:>14} |\n", short(p), of(ends))
-        };
+        let mut table =
+            Table::of([Left("")]).with([Right("assert"), Right("hedge"), Right("p(assert)"), Right("95 %")]);
+        let (right, wrong) = (self.intervals.p_assert_correct, self.intervals.p_assert_wrong);
+        for (name, (assert, hedge), p, ends) in
+            [("correct", (cr, hr), self.p_assert_correct, right), ("wrong", (cw, hw), self.p_assert_wrong, wrong)]
+        {
+            table.row([name.into(), assert.to_string(), hedge.to_string(), short(p), of(ends)]);
+        }
         format!(
-            "|         | assert | hedge | p(assert) |           95 % |\n|---------|-------:|------:|----------:|---------------:|\n\
-             {}{}\n\
+            "{table}\n\
              assertion asymmetry p(assert | wrong) - p(assert | correct)  {} ({})\n\
              intervals are over {}\n{}",
-            row("correct", (cr, hr), self.p_assert_correct, self.intervals.p_assert_correct),
-            row("wrong", (cw, hw), self.p_assert_wrong, self.intervals.p_assert_wrong),
             signed(self.asymmetry, 3),
             of(self.intervals.asymmetry),
             counted(self.prompts, None),

@@ -2,7 +2,13 @@
 
 use crate::{
     score::{CellContrast, CellEffect, Contrast, ScoreMap},
-    text::{count, fixed, interval, percent, short},
+    text::{
+        count, fixed, interval, percent, short,
+        table::{
+            Column::{Left, Right},
+            Table,
+        },
+    },
 };
 
 /// The cells of one λ by |mean Δ per token|, largest first.
@@ -30,11 +36,12 @@ pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
     );
     for &lambda in &map.lambdas {
         out += &format!("\nλ = {lambda}, the largest |mean Δ| of {}\n\n", heads(map, lambda));
-        out += "| head   |   mean Δ | 95 % interval        |       KL | agreement |     p | p max |\n";
-        out += "|--------|---------:|---------------------:|---------:|----------:|------:|------:|\n";
+        let mut table = Table::of([Left("head")])
+            .with([Right("mean Δ"), Right("95 % interval")])
+            .with([Right("KL"), Right("agreement")])
+            .with([Right("p"), Right("p max")]);
         for cell in ranked(map, lambda).into_iter().take(top) {
-            out += &format!(
-                "| {:<6} | {:>8} | {:>20} | {:>8} | {:>9} | {:>5} | {:>5} |\n",
+            table.row([
                 cell.at().to_string(),
                 fixed(cell.delta, 4),
                 interval(cell.low, cell.high, 4),
@@ -42,8 +49,9 @@ pub fn score_markdown(map: &ScoreMap, top: usize) -> String {
                 percent(cell.agreement),
                 short(cell.p),
                 short(cell.p_max),
-            );
+            ]);
         }
+        out += &table.to_string();
     }
     if map.flips.count > 0 {
         out += &format!(
@@ -68,20 +76,21 @@ fn contrast_table(map: &ScoreMap, contrast: &Contrast, top: usize) -> String {
     let mut out = format!("\na = {a} ({in_a}), b = {b} ({in_b}); d > 0: Δ a token is higher in a\n");
     for &lambda in &map.lambdas {
         out += &format!("\nλ = {lambda}, the largest |d| of {}\n\n", heads(map, lambda));
-        out += "| head   | mean Δ a | mean Δ b |      d | 95 % interval    |     p | p max |\n";
-        out += "|--------|---------:|---------:|-------:|-----------------:|------:|------:|\n";
+        let mut table = Table::of([Left("head")])
+            .with([Right("mean Δ a"), Right("mean Δ b"), Right("d"), Right("95 % interval")])
+            .with([Right("p"), Right("p max")]);
         for cell in ranked_contrast(contrast, lambda).into_iter().take(top) {
-            out += &format!(
-                "| {:<6} | {:>8} | {:>8} | {:>6} | {:>16} | {:>5} | {:>5} |\n",
+            table.row([
                 cell.at().to_string(),
                 fixed(cell.mean_a, 4),
                 fixed(cell.mean_b, 4),
-                short(cell.cohen_d),
-                interval(cell.d_low, cell.d_high, 3),
+                fixed(cell.cohen_d, 2),
+                interval(cell.d_low, cell.d_high, 2),
                 short(cell.p),
                 short(cell.p_max),
-            );
+            ]);
         }
+        out += &table.to_string();
     }
     if contrast.shuffles > 0 {
         out += &format!(

@@ -1,22 +1,28 @@
 //! The outcomes of a sweep for people: on a terminal, and as Markdown.
 
+use std::iter;
+
 use crate::{
     Role,
     sweep::{
         files::TABLE,
-        outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
+        outcome::{ArmOutcome, Band, BesideRandom, Compared, Difference, Outcomes, SweepTable},
         reading::{
             RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units, judged_by,
             over_items, ranked, tempered,
         },
     },
-    text::{UNDEFINED, count, fixed, percent, short, signed},
+    text::{
+        UNDEFINED, count, fixed, percent, short, signed,
+        table::{
+            Column::{Left, Right},
+            Table,
+        },
+    },
 };
 
 /// Arms shown in a ranking.
 const RANKED: usize = 10;
-/// Axes side by side in a table of levels.
-const LEVELS_AT_ONCE: usize = 4;
 
 /// `+1.5 [-0.6, +3.9]`.
 fn with_interval(which: Compared<'_>, d: &Difference) -> String {
@@ -82,15 +88,13 @@ fn name(arm: &ArmOutcome) -> String {
 
 /// The numbers of each arm by itself; levels are in a table of their own.
 fn shares(arms: &[&ArmOutcome], axes: &[String]) -> String {
-    let mut out =
-        "| λ           |    n | accuracy | assertion | asymmetry | length | logp/token | cut off | changed |\n\
-         |-------------|-----:|---------:|----------:|----------:|-------:|-----------:|--------:|--------:|\n"
-            .to_string();
+    let mut table = Table::of([Left("λ")])
+        .with([Right("n"), Right("accuracy"), Right("assertion"), Right("asymmetry")])
+        .with([Right("length"), Right("logp/token"), Right("cut off"), Right("changed")]);
     for arm in arms {
-        out += &format!(
-            "| {:<11} | {:>4} | {:>8} | {:>9} | {:>9} | {:>6} | {:>10} | {:>7} | {:>7} |\n",
+        table.row([
             name(arm),
-            arm.n,
+            arm.n.to_string(),
             percent(arm.accuracy),
             percent(arm.assertion_rate),
             arm.assertion_asymmetry.map_or(UNDEFINED.into(), |x| format!("{:+.1} %", 100.0 * x)),
@@ -98,80 +102,57 @@ fn shares(arms: &[&ArmOutcome], axes: &[String]) -> String {
             fixed(arm.mean_logprob, 3),
             percent(arm.truncated),
             percent(arm.changed),
-        );
+        ]);
     }
-    axes.chunks(LEVELS_AT_ONCE).fold(out, |out, axes| out + "\n" + &levels(arms, axes))
+    let out = table.to_string();
+    if axes.is_empty() { out } else { format!("{out}\n{}", levels(arms, axes)) }
 }
 
-/// The mean level of each arm along some axes, and of how many answers it is, if not of all.
-fn levels(arms: &[&ArmOutcome], axes: &[String]) -> String {
+/// The mean level of each arm along the axes, and of how many answers it is, if not of all.
+fn levels<'a>(arms: &[&ArmOutcome], axes: &'a [String]) -> Table<'a> {
     let cell = |arm: &ArmOutcome, axis: &String| {
         let Some(level) = arm.scores.get(axis).copied().flatten() else { return UNDEFINED.into() };
         let known = arm.n - arm.unjudged(Compared::Score(axis));
         if known == arm.n { fixed(level, 2) } else { format!("{} of {known}", fixed(level, 2)) }
     };
-    let cells: Vec<Vec<String>> = arms.iter().map(|arm| axes.iter().map(|axis| cell(arm, axis)).collect()).collect();
-    let width = |at: usize| {
-        let longest = cells.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-        longest.max(axes[at].chars().count())
-    };
-    let each = |text: &dyn Fn(usize) -> String| (0..axes.len()).map(text).collect::<String>();
-    let mut out = format!("| level, 1-5  |{}\n", each(&|at| format!(" {:>1$} |", axes[at], width(at))));
-    out += &format!("|-------------|{}\n", each(&|at| format!("{}:|", "-".repeat(width(at) + 1))));
-    for (arm, row) in arms.iter().zip(&cells) {
-        out += &format!("| {:<11} |{}\n", name(arm), each(&|at| format!(" {:>1$} |", row[at], width(at))));
+    let mut table = axes.iter().fold(Table::of([Left("level, 1-5")]), |table, axis| table.with([Right(axis)]));
+    for arm in arms {
+        table.row(iter::once(name(arm)).chain(axes.iter().map(|axis| cell(arm, axis))));
     }
-    out
+    table
 }
 
+/// How the arms of a set differ from the reference, and how far random sets do.
 fn differences(outcomes: &Outcomes, table: &SweepTable) -> String {
-    let all = compared(outcomes);
-    // Three of them fit on a line.
-    let at_once = if all.len() > 3 { 2 } else { 3 };
-    all.chunks(at_once).map(|which| differences_of(which, table)).collect()
-}
-
-fn differences_of(which: &[Compared<'_>], table: &SweepTable) -> String {
+    let which = compared(outcomes);
     let rows: Vec<&ArmOutcome> = table.arms.iter().filter(|arm| arm.role != Role::Reference).collect();
     if which.is_empty() || rows.is_empty() {
         return String::new();
     }
-    let width = |which: Compared<'_>| title(which).chars().count().max(24);
-    let mut out = String::from("\n| λ           |");
-    for &which in which {
-        out += &format!(" {:>1$} | p max |", title(which), width(which));
-    }
-    out += "\n|-------------|";
-    for &which in which {
-        out += &format!("{}:|------:|", "-".repeat(width(which) + 1));
-    }
-    out.push('\n');
+    let titles: Vec<String> = which.iter().map(|which| title(*which)).collect();
+    let mut told =
+        titles.iter().fold(Table::of([Left("λ")]), |table, title| table.with([Right(title), Right("p max")]));
     for arm in rows {
-        out += &format!("| {:<11} |", name(arm));
-        for &which in which {
-            let (text, p) = match arm.difference.of(which) {
-                _ if arm.withholds(which) => ("not compared".into(), UNDEFINED.into()),
-                None => (UNDEFINED.into(), UNDEFINED.into()),
-                Some(d) => (with_interval(which, d), short(d.p_max.unwrap_or(f64::NAN))),
-            };
-            out += &format!(" {text:>0$} | {p:>5} |", width(which));
-        }
-        out.push('\n');
+        let cells = which.iter().flat_map(|&which| match arm.difference.of(which) {
+            _ if arm.withholds(which) => ["not compared".into(), UNDEFINED.into()],
+            None => [UNDEFINED.into(), UNDEFINED.into()],
+            Some(d) => [with_interval(which, d), short(d.p_max.unwrap_or(f64::NAN))],
+        });
+        told.row(iter::once(name(arm)).chain(cells));
     }
     for band in &table.bands {
-        out += &format!("| {:<11} |", format!("{}, random", band.lambda));
-        for &which in which {
-            let lacking = band.lacking(which);
-            let some = if lacking > 0 { format!(" ({})", count(band.sets - lacking, "set")) } else { String::new() };
-            let range = band.range.of(which).map_or(UNDEFINED.into(), |&(low, high)| {
-                let told = |x: f64| format!("{:+.*}", decimals(which), in_units(which, x));
-                format!("{} to {}{some}", told(low), told(high))
-            });
-            out += &format!(" {range:>0$} |       |", width(which));
-        }
-        out.push('\n');
+        let cells = which.iter().flat_map(|&which| [reach(band, which), String::new()]);
+        told.row(iter::once(format!("{}, random", band.lambda)).chain(cells));
     }
-    out
+    format!("\n{told}")
+}
+
+/// The lowest and the highest difference of random sets, and of how many, if not of all.
+fn reach(band: &Band, which: Compared<'_>) -> String {
+    let lacking = band.lacking(which);
+    let some = if lacking > 0 { format!(" ({})", count(band.sets - lacking, "set")) } else { String::new() };
+    let told = |x: f64| format!("{:+.*}", decimals(which), in_units(which, x));
+    band.range.of(which).map_or(UNDEFINED.into(), |&(low, high)| format!("{} to {}{some}", told(low), told(high)))
 }
 
 fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
@@ -183,31 +164,31 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
         return format!("\n{}: the same, item by item, in {arms}{over}{far}\n", title(which));
     }
     let (shown, all) = (differing.len().min(RANKED), ranked.len());
-    let mut out = if shown < all {
+    let out = if shown < all {
         format!("\nthe {shown} largest of {all} differences; {TABLE} has all\n\n")
     } else {
         format!("\n{all} differences, the largest first\n\n")
     };
     // Whether any heads would do as much can be asked only where there are random sets.
     let random = differing.iter().any(|(.., d)| d.random.is_some());
-    let column = |text: &str| if random { format!(" {text:>8} |") } else { String::new() };
-    out += &format!("| heads            | λ     | {:>24} | answers that differ |     p | p max |", title(which));
-    out += &column("p random");
-    out += "\n|------------------|-------|-------------------------:|--------------------:|------:|------:|";
-    out += if random { "---------:|\n" } else { "\n" };
-    for (table, arm, d) in differing.into_iter().take(RANKED) {
-        out += &format!(
-            "| {:<16} | {:<5} | {:>24} | {:>19} | {:>5} | {:>5} |{}\n",
-            table.set,
-            arm.lambda,
+    let title = title(which);
+    let table = Table::of([Left("heads"), Left("λ")])
+        .with([Right(&title), Right("differing")])
+        .with([Right("p"), Right("p max")]);
+    let mut table = if random { table.with([Right("p random")]) } else { table };
+    for (set, arm, d) in differing.into_iter().take(RANKED) {
+        let cells = [
+            set.set.clone(),
+            arm.lambda.to_string(),
             with_interval(which, d),
             format!("{} of {}", d.differing, d.items),
             short(d.p),
             short(d.p_max.unwrap_or(f64::NAN)),
-            column(&short(d.random.map_or(f64::NAN, |random| random.p_max))),
-        );
+        ];
+        let beside = random.then(|| short(d.random.map_or(f64::NAN, |random| random.p_max)));
+        table.row(cells.into_iter().chain(beside));
     }
-    out
+    format!("{out}{table}")
 }
 
 /// How the largest difference of each outcome compares with random sets.
