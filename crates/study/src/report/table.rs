@@ -76,10 +76,10 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     let (loud, elsewhere) = (bold(stands_out(head, Question::Magnitude)), bold(stands_out(head, Question::Direction)));
     let small = |p: f64| bold(p <= LEVEL);
     let magnitude = &head.magnitude;
-    // What the cells of a column share is set once, in the style sheet: there are thousands of cells. The verdict is the last of many
-    // columns, so where there is room it also stands by the name.
+    // What the cells of a column share is set once, in the style sheet: there are thousands of cells.
     let (mark, at, verdict) = (marked(head.verdict), head.at(), head.verdict);
-    put!(out, r#"<tr><th scope="row" class="{mark}">{at}<span class="kept"> {verdict}</span></th>"#);
+    let rank = Verdict::ALL.iter().rev().position(|of| *of == verdict).unwrap_or(0);
+    put!(out, r#"<tr><th scope="row" class="{mark}">{at}</th><td data-v="{rank}">{verdict}</td>"#);
     let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
     put!(out, "<td>{}</td><td>{}</td><td>{}</td>", means[0], means[1], signed(magnitude.delta, decimals.deltas));
     put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high, 2));
@@ -95,21 +95,19 @@ fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals:
     put!(out, "<td{}>{}</td>", small(head.p_max_directional), p_value(head.p_max_directional));
     put!(out, "<td>{}</td>", p_value(head.p_max_across.min(head.q_across)));
     put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
-    put!(out, "<td>{}</td><td>{}</td>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
-    let rank = Verdict::ALL.iter().rev().position(|verdict| *verdict == head.verdict).unwrap_or(0);
-    put!(out, r#"<td data-v="{rank}">{}</td></tr>"#, head.verdict);
+    put!(out, "<td>{}</td><td>{}</td></tr>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
 }
 
 fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
     let (a, b) = (escape(&disposition.a), escape(&disposition.b));
     put!(
         out,
-        r#"<colgroup><col/><col class="unprinted" span="2"/><col span="3"/>{}<col/><col class="unprinted"/><col span="5"/>
-        <col class="unprinted"/><col span="7"/></colgroup>
-        <thead><tr class="span"><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
+        r#"<colgroup><col span="2"/><col class="unprinted" span="2"/><col span="3"/>{}<col/><col class="unprinted"/><col span="5"/>
+        <col class="unprinted"/><col span="6"/></colgroup>
+        <thead><tr class="span"><td></td><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
         <th colspan="8" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
-        <th colspan="2" scope="colgroup" class="gap">length</th><td class="gap"></td></tr>
-        <tr><th scope="col">head</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
+        <th colspan="2" scope="colgroup" class="gap">length</th></tr>
+        <tr><th scope="col">head</th><th scope="col">verdict</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
         <th scope="col" data-size>Δ</th><th scope="col" data-size aria-sort="descending">d</th><th scope="col">95 %</th>"#,
         if bars { r#"<col class="unprinted"/>"# } else { "" },
         9 + usize::from(bars)
@@ -121,8 +119,7 @@ fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
         r#"<th scope="col">p</th><th scope="col">q</th><th scope="col">p max</th><th scope="col" data-size>d final</th>
         <th scope="col">d naive</th><th scope="col">d held out</th><th scope="col">p</th>
         <th scope="col">q</th><th scope="col">p max</th><th scope="col">across</th><th scope="col">cos</th><th scope="col">centred</th>
-        <th scope="col" data-size>r</th><th scope="col" data-size>d adjusted</th>
-        <th scope="col">verdict</th></tr></thead>"#,
+        <th scope="col" data-size>r</th><th scope="col" data-size>d adjusted</th></tr></thead>"#,
     );
 }
 
@@ -181,7 +178,7 @@ mod tests {
         assert!(drawn(fixture::disposition(&[5; 4])).matches("<details").next().is_none());
         let quiet = disposition.heads.iter_mut().find(|head| head.magnitude.cohen_d == 0.0).expect("one is 0");
         quiet.d_crossfit = 2.0;
-        let name = format!(">{}<span", quiet.at());
+        let name = format!(">{}</th>", quiet.at());
         let out = drawn(disposition);
         let (first, all) = out.split_once("<details").expect("a fold");
         assert!(all.contains("All 30 heads") && all.matches("<tr>").count() == 30 + 1);
