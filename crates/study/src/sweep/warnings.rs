@@ -111,11 +111,12 @@ impl Outcomes {
         ))
     }
 
-    /// What is not compared because of verdicts, by outcome.
+    /// What is not compared because of verdicts, by outcome. Random sets are told by [`random_withheld`](Self::random_withheld).
     fn unequally_judged(&self) -> Vec<String> {
         let told = |which: Compared<'_>| {
             let name = which.name();
-            let arms: Vec<&ArmOutcome> = self.all_arms().filter(|arm| arm.unequally_judged.contains(&name)).collect();
+            let unequal = self.arms().map(|(_, arm)| arm).filter(|arm| arm.unequally_judged.contains(&name));
+            let arms: Vec<&ArmOutcome> = unequal.collect();
             let arm = arms.first()?;
             let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference)?;
             let share = |arm: &ArmOutcome| 100.0 * arm.unjudged(which) as f64 / arm.n as f64;
@@ -174,8 +175,9 @@ impl Outcomes {
         moved_nothing(&arms.map(|arm| arm.variant.clone()).collect::<Vec<_>>())
     }
 
+    /// Arms of the tables that are not compared; random sets are told by [`random_withheld`](Self::random_withheld), which still count.
     fn withheld(&self) -> Option<String> {
-        let withheld: Vec<_> = self.all_arms().filter_map(|arm| Some((arm, arm.withheld.as_ref()?))).collect();
+        let withheld: Vec<_> = self.arms().filter_map(|(_, arm)| Some((arm, arm.withheld.as_ref()?))).collect();
         let (arm, why) = withheld.first()?;
         let more = match withheld.len() - 1 {
             0 => String::new(),
