@@ -1,10 +1,10 @@
 //! Joining the shards of a run: directories whose rows make up what `plan.json` lists.
 //!
-//! A verb with rows of any type is sharded and merged by these pieces. Its run takes `shard.part(..)` of its wanted
-//! rows, opens its directory with [`RunDir::open`](crate::RunDir::open), writes a [`Plan`] with the keys of *all* rows
-//! of the run in order and whatever its results are made from, and fills `run.rows::<R>(..)`; unless it is a shard, it
-//! then makes its results from plan and rows alone. Its merge is [`Shards::open`], [`Shards::join`] into a directory of
-//! the whole run, and the same results.
+//! A verb with rows of any type is sharded and merged by these pieces. Its run takes its part of the wanted rows ([`Shard::part`], or
+//! [`Shard::range_of`] where it knows them by their places), opens its directory with [`RunDir::open`](crate::RunDir::open), writes a
+//! [`Plan`] with the keys of *all* rows of the run in order and whatever its results are made from, and fills `run.rows::<R>(..)`; unless
+//! it is a shard, it then makes its results from plan and rows alone. Its merge is [`Shards::open`], [`Shards::join`],
+//! [`Shards::gather`] into a directory of the whole run, and the same results.
 
 use std::{
     collections::BTreeSet,
