@@ -303,7 +303,7 @@ fn give_up_damaged(e: &StudyError, files: &[PathBuf], dir: &Path, progress: &mut
     if !matches!(e, StudyError::Content { .. }) {
         return;
     }
-    let damaged = |file: &&PathBuf| matches!(Npz::read(file), Err(StudyError::Content { .. }));
+    let damaged = |file: &&PathBuf| matches!(Npz::check_whole(file), Err(StudyError::Content { .. }));
     let removed = files.iter().filter(damaged).filter(|file| std::fs::remove_file(file).is_ok()).count();
     if removed > 0 {
         progress.note(&format!(

@@ -7,7 +7,7 @@ use super::{
     Check, Gates, Kind, Outcome, StepName,
     steps::{self, Seen},
 };
-use crate::probe::{FitOptions, MeasureOptions, Origin, ProbeSet, evaluate, fit};
+use crate::probe::{FitOptions, MatchedBy, MeasureOptions, Origin, ProbeSet, evaluate, fit};
 
 const FEATURES: usize = 60;
 /// The fewest shuffles whose p can be 0.05.
@@ -29,7 +29,7 @@ pub(super) fn origin(items: usize, positives: usize) -> Origin {
         units: None,
         class_units: None,
         groups: None,
-        matched_by: "place".into(),
+        matched_by: MatchedBy::Place,
         other_texts: None,
         features_sha256: String::new(),
         labels_sha256: String::new(),

@@ -13,6 +13,8 @@ mod text;
 mod warnings;
 
 pub use frozen::FrozenProbe;
-pub use result::{AtRandom, Change, Changes, Contradicted, CutOff, Dealt, GateResult, GatedRow, Standing};
+pub use result::{
+    AtRandom, Change, Changes, Contradicted, CutOff, Dealt, GateResult, GatedRow, Standing, ThresholdFrom,
+};
 pub use run::{GateRun, gate_run};
 pub use text::gate_markdown;

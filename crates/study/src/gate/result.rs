@@ -1,5 +1,7 @@
 //! What a gate did: `gate.json`, and `gated.jsonl` with every answer as the gate lets it out.
 
+use std::fmt;
+
 use headtemper_engine::FinishReason;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -161,6 +163,25 @@ pub struct Contradicted {
     pub by_lexicon: usize,
 }
 
+/// Where the threshold of a gate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThresholdFrom {
+    /// Whoever called asked for it.
+    Asked,
+    /// The items that the probe was fitted on chose it.
+    Training,
+}
+
+impl fmt::Display for ThresholdFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "asked",
+            Self::Training => "training",
+        })
+    }
+}
+
 /// The whole result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateResult {
@@ -172,8 +193,8 @@ pub struct GateResult {
     pub c: f64,
     /// Below this probability, the prefix is put in front.
     pub threshold: f64,
-    /// Where it comes from: `training`, or `asked`.
-    pub threshold_from: String,
+    /// Where it comes from.
+    pub threshold_from: ThresholdFrom,
     /// The prefix.
     pub prefix: String,
     /// Answers.

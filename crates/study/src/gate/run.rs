@@ -6,7 +6,7 @@ use headtemper_engine::{Engine, HeadsWanted, Keep, Pool};
 use headtemper_stats::{Delong, clustered_delong};
 
 use super::{
-    Changes, Contradicted, CutOff, GateResult, GatedRow, Standing,
+    Changes, Contradicted, CutOff, GateResult, GatedRow, Standing, ThresholdFrom,
     answers::Answers,
     frozen::FrozenProbe,
     site::ProbeSite,
@@ -104,7 +104,7 @@ struct Gate<'a> {
     fit: usize,
     c: f64,
     threshold: f64,
-    threshold_from: &'static str,
+    threshold_from: ThresholdFrom,
     site: ProbeSite,
     /// What it reads, for errors.
     source: String,
@@ -179,7 +179,7 @@ impl<'a> Gate<'a> {
             probe_sha256: self.settings.probe.sha256.clone(),
             c: self.c,
             threshold: self.threshold,
-            threshold_from: self.threshold_from.into(),
+            threshold_from: self.threshold_from,
             prefix: self.settings.prefix.into(),
             items: answers.items.len(),
             prefixed: rows.iter().filter(|row| row.prefixed).count(),
@@ -222,11 +222,11 @@ fn fit_of(probe: &Probe, c: Option<f64>) -> Result<usize> {
 }
 
 /// The threshold, and where it comes from.
-fn threshold_of(asked: Option<f64>, result: &FitResult) -> Result<(f64, &'static str)> {
+fn threshold_of(asked: Option<f64>, result: &FitResult) -> Result<(f64, ThresholdFrom)> {
     match (asked, result.cv.best_thr) {
-        (Some(asked), _) if (0.0..=1.0).contains(&asked) => Ok((asked, "asked")),
+        (Some(asked), _) if (0.0..=1.0).contains(&asked) => Ok((asked, ThresholdFrom::Asked)),
         (Some(asked), _) => Err(StudyError::option("the threshold", asked.to_string(), "a probability, from 0 to 1")),
-        (None, Some(chosen)) => Ok((chosen, "training")),
+        (None, Some(chosen)) => Ok((chosen, ThresholdFrom::Training)),
         (None, None) => Err(StudyError::option(
             "the probe's threshold",
             format!("none, since none kept p(assert | correct) at {}", result.cv.assert_correct),

@@ -109,7 +109,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::gate::{Changes, Contradicted, CutOff, GatedRow};
+    use crate::gate::{Changes, Contradicted, CutOff, GatedRow, ThresholdFrom};
 
     /// Forty answers, every second one right, of which these get a prefix.
     fn found(prefixed: impl Fn(usize) -> bool) -> GateResult {
@@ -137,7 +137,7 @@ mod tests {
             probe_sha256: String::new(),
             c: 1.0,
             threshold: 0.5,
-            threshold_from: "asked".into(),
+            threshold_from: ThresholdFrom::Asked,
             prefix: "Perhaps ".into(),
             items: rows.len(),
             prefixed: rows.iter().filter(|row| row.prefixed).count(),

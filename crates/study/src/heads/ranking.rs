@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::{
     Compat,
     attribution::{Attribution, HeadEffect, KindWords, Verdict},
+    store::nan::{number, unwritten},
     text::some_of,
 };
 
@@ -108,17 +109,13 @@ struct RankedHead {
     head: usize,
     #[serde(default, with = "KindWords")]
     kind: HeadKind,
-    #[serde(deserialize_with = "crate::store::nan::number")]
+    #[serde(deserialize_with = "number")]
     cohen_d: f64,
     /// NaN where another program has none.
-    #[serde(default = "nan", deserialize_with = "crate::store::nan::number")]
+    #[serde(default = "unwritten", deserialize_with = "number")]
     d_crossfit: f64,
     #[serde(default)]
     verdict: Option<Verdict>,
-}
-
-fn nan() -> f64 {
-    f64::NAN
 }
 
 impl RankedHead {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Item, Result, StudyError};
+use crate::{Item, Predicate, Result, StudyError};
 
 /// A named set of items.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,18 @@ pub(crate) fn same_label(label: &str) -> StudyError {
     StudyError::option("cohort b", format!("'{label}' like cohort a"), "another label")
 }
 
+/// The error for a cohort, by its name and condition, with too few members; says which labels there are.
+pub(crate) fn too_few(
+    (name, holds): (&str, &Predicate),
+    found: usize,
+    needed: usize,
+    labels: &[Option<String>],
+) -> StudyError {
+    let counts = label_counts(labels).into_iter().map(|(label, n)| format!("{label} {n}"));
+    let labels = counts.collect::<Vec<_>>().join(", ");
+    StudyError::Cohort { name: name.into(), condition: holds.to_string(), found, needed, labels }
+}
+
 /// The two cohorts of these labels.
 ///
 /// # Errors
@@ -40,10 +52,7 @@ pub fn cohorts_of(labels: &[Option<String>], a: &str, b: &str, needed: usize) ->
         if rows.len() >= needed {
             return Ok(Cohort { name: name.into(), rows });
         }
-        let counts = label_counts(labels).into_iter().map(|(label, n)| format!("{label} {n}"));
-        let labels = counts.collect::<Vec<_>>().join(", ");
-        let condition = crate::Predicate::label(name).to_string();
-        Err(StudyError::Cohort { name: name.into(), condition, found: rows.len(), needed, labels })
+        Err(too_few((name, &Predicate::label(name)), rows.len(), needed, labels))
     };
     Ok([pick(a)?, pick(b)?])
 }

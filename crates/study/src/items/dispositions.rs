@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     Item, Predicate, Result, StudyError,
-    items::cohort::{label_counts, same_label},
+    items::cohort::{label_counts, same_label, too_few},
     store::files::parse_toml,
 };
 
@@ -104,7 +104,7 @@ impl DispositionSpec {
         let (a, b) = (pick(&self.a)?, pick(&self.b)?);
         for (cohort, rows) in [(&self.a, &a), (&self.b, &b)] {
             if rows.len() < least {
-                return Err(Self::too_small(cohort, rows.len(), least, items));
+                return Err(too_few((&cohort.name, &cohort.holds), rows.len(), least, &labels(items)));
             }
         }
         match a.iter().find(|row| b.binary_search(row).is_ok()) {
@@ -115,15 +115,6 @@ impl DispositionSpec {
             )),
             None => Ok(Cohorts { a, b }),
         }
-    }
-
-    /// The error for a cohort with too few items; says which labels there are.
-    fn too_small(cohort: &CohortSpec, found: usize, needed: usize, items: &[Item]) -> StudyError {
-        let (name, labels) = (cohort.name.clone(), items.iter().map(|item| item.label.clone()).collect::<Vec<_>>());
-        let counts = label_counts(&labels).into_iter().map(|(label, n)| format!("{label} {n}"));
-        let labels = counts.collect::<Vec<_>>().join(", ");
-        let condition = cohort.holds.to_string();
-        StudyError::Cohort { name, condition, found, needed, labels }
     }
 }
 

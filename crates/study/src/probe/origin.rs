@@ -1,9 +1,30 @@
 //! Where features and labels came from, and how far those of two sets are of one kind.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ColumnSource, FeatureSource, LabelSource};
 use crate::FeatureMeta;
+
+/// How features and labels found each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatchedBy {
+    /// Both files name their items.
+    Id,
+    /// Not both do: the first label is of the first row of features, and so on.
+    Place,
+}
+
+impl fmt::Display for MatchedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Id => "id",
+            Self::Place => "place",
+        })
+    }
+}
 
 /// Where a set came from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,8 +39,8 @@ pub struct Origin {
     pub positives: usize,
     /// Items that were left out, since they have no label.
     pub unlabelled: usize,
-    /// How features and labels found each other: `id` or `place`.
-    pub matched_by: String,
+    /// How features and labels found each other.
+    pub matched_by: MatchedBy,
     /// Items whose labels stand beside another prompt or response than the one that was captured, as far as both files have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_texts: Option<usize>,

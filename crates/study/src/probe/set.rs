@@ -9,7 +9,7 @@ use headtemper_stats::check_finite;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ColumnSource, FeatureSource, LabelSource, Origin, Place,
+    ColumnSource, FeatureSource, LabelSource, MatchedBy, Origin, Place,
     read::{self, Cell, Column, Table},
 };
 use crate::{Result, StudyError, items::units::joined, store::digest::hex};
@@ -114,7 +114,7 @@ impl ProbeSet {
                 self.labels.len()
             ));
         }
-        if self.origin.matched_by == "place" && self.named != self.labels_named {
+        if self.origin.matched_by == MatchedBy::Place && self.named != self.labels_named {
             let (one, other) = if self.named { ("features", "labels") } else { ("labels", "features") };
             out.push(format!(
                 "labels were matched by place: the {one} name their items and the {other} do not, so whether they belong together is \
@@ -193,12 +193,12 @@ impl FeatureRows {
         Ok(Self { groups: Some(Groups { column: by.clone(), values }), ..self })
     }
 
-    /// The place of each row's value in a column, and how it was found: by `id`, or by `place` where not both files name their items.
-    fn matched(&self, by: &ColumnSource, column: &Column) -> Result<(Vec<Option<usize>>, &'static str)> {
+    /// The place of each row's value in a column, and how it was found.
+    fn matched(&self, by: &ColumnSource, column: &Column) -> Result<(Vec<Option<usize>>, MatchedBy)> {
         let n = self.kept.len();
         match self.table.ids.as_ref().and_then(|ids| Some((ids, column.names_for(ids)?))) {
-            Some((ids, names)) => Ok((by_id(&by.path, ids, column, names)?, "id")),
-            None if column.cells.len() == n => Ok(((0..n).map(Some).collect(), "place")),
+            Some((ids, names)) => Ok((by_id(&by.path, ids, column, names)?, MatchedBy::Id)),
+            None if column.cells.len() == n => Ok(((0..n).map(Some).collect(), MatchedBy::Place)),
             None => Err(unmatched(by, column.cells.len(), &self.source, n)),
         }
     }
@@ -317,7 +317,7 @@ impl FeatureRows {
             items: rows.len(),
             positives: labels_of.iter().filter(|&&label| label).count(),
             unlabelled: kept.iter().filter(|&&kept| kept).count() - rows.len(),
-            matched_by: matched_by.into(),
+            matched_by,
             other_texts: (other_texts > 0).then_some(other_texts),
             features_sha256: hex(&hash_numbers(&x)),
             labels_sha256: crate::store::digest::sha256_json(&ids.iter().zip(&labels_of).collect::<Vec<_>>()),

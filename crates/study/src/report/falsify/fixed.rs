@@ -192,7 +192,7 @@ fn origin(origin: &Origin) -> Vec<(&'static str, Option<String>)> {
         ("grouped by", origin.groups.as_ref().map(ToString::to_string)),
         ("features", Some(origin.features.to_string())),
         ("labels", Some(origin.labels.to_string())),
-        ("matched by", Some(origin.matched_by.clone())),
+        ("matched by", Some(origin.matched_by.to_string())),
         ("pooled over", meta.map(|meta| meta.pool.clone())),
         ("layers averaged", (!layers.is_empty()).then(|| layers.join(", "))),
         ("site", meta.map(|meta| meta.site.clone())),

@@ -26,7 +26,7 @@ fn origin(items: usize, positives: usize) -> Origin {
         items,
         positives,
         unlabelled: 1,
-        matched_by: "id".into(),
+        matched_by: crate::probe::MatchedBy::Id,
         other_texts: None,
         features_sha256: format!("f{items}"),
         labels_sha256: "ab".repeat(32),
