@@ -293,7 +293,7 @@ fn the_files_hold_the_same_numbers() {
         assert_eq!((shape, values[3]), (vec![2, 2], value as f32), "{array}");
     }
     let (text, _) = lab.done("--items c.jsonl --heads L2H5,L0H1 --lambda 1,0 --out s --a a --b b --shuffles 99");
-    assert!(text.contains(&format!("{low:.3} to {high:.3}")), "{text}");
+    assert!(text.contains(&format!("{low:.2} to {high:.2}")), "{text}");
     // `yes, it is 4` is longer than `no 5`, always by as much; and four items are few.
     let warnings = map["warnings"].to_string();
     assert!(warnings.contains("differ in length") && warnings.contains("only 4 items"), "{warnings}");
