@@ -135,7 +135,9 @@ pub(crate) fn run(
     }
     let (mut axes, mut warnings) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
     for (axis, _, told) in found {
-        told.into_iter().for_each(|warning| warnings.entry(warning).or_default().push(axis.name.clone()));
+        for warning in told {
+            warnings.entry(warning).or_default().push(axis.name.clone());
+        }
         axes.push(axis);
     }
     Ok(Swept { axes, pairs, warnings })
