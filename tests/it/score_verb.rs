@@ -168,7 +168,9 @@ fn scores_that_were_changed_are_refused() {
     }
     // A count that is wrong in every row, so that no row stands out.
     let mut all = rows.clone();
-    all.iter_mut().for_each(|row| row["fired"] = json!(1000));
+    for row in &mut all {
+        row["fired"] = json!(1000);
+    }
     assert!(refused(&all).contains("fired on 1000 tokens"));
     fs::write(lab.path("s/scores.jsonl"), text).unwrap();
     lab.done(line);
