@@ -56,7 +56,7 @@ impl GateRun<'_> {
     }
 
     /// The place of the fit among the probe's, the threshold, and where that comes from.
-    fn fit(&self) -> Result<(usize, f64, &'static str)> {
+    fn fit(&self) -> Result<(usize, f64, ThresholdFrom)> {
         let probe = &self.probe.probe;
         let fit = fit_of(probe, self.c)?;
         let (threshold, threshold_from) = threshold_of(self.threshold, &probe.meta.results[fit])?;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     Item, Predicate, Result, StudyError,
-    items::cohort::{label_counts, same_label, too_few},
+    items::cohort::{labels, same_label, too_few},
     store::files::parse_toml,
 };
 
