@@ -137,7 +137,7 @@ mod tests {
     fn what_is_too_wide_goes_on_below_part_by_part() {
         let long = "x".repeat(30);
         let mut table = Table::of([Left("head")]).with([Right("a"), Right("b")]).with([Right("c")]).with([Left("d")]);
-        table.row(row(&["L0H0", &long, &long, "1", &long]));
+        table.row(row(&["L0H0", &long, &long, "123456", &long]));
         let told = table.to_string();
         let tables: Vec<&str> = told.split("\n\n").collect();
         let names = |table: &str| {
