@@ -55,7 +55,7 @@ impl Lengths {
     }
 
     /// Whether all lengths within each cohort are equal, but differ between the two: d is 0 there, as it has no unit.
-    fn tell_apart(self) -> bool {
+    pub(crate) fn tell_apart(self) -> bool {
         self.d == 0.0 && self.means[0] != self.means[1]
     }
 

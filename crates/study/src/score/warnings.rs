@@ -63,11 +63,14 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
         let like = format!("as many items of the same {}", map.groups.as_deref().unwrap_or("prompt"));
         warnings.extend(told_fixed(contrast.fixed, contrast.n_a + contrast.n_b, &like));
     }
-    if contrast.lengths().confound() {
+    let lengths = contrast.lengths();
+    if lengths.confound() {
+        let spread =
+            if lengths.tell_apart() { " in every item".into() } else { format!(", d = {:.2}", contrast.tokens_d) };
         warnings.push(format!(
-            "responses in {} and {} differ in length ({:.1} and {:.1} scored tokens, d = {:.2}): Δ a token depends on \
+            "responses in {} and {} differ in length ({:.1} and {:.1} scored tokens{spread}): Δ a token depends on \
              how far into a response it is taken",
-            contrast.a, contrast.b, contrast.tokens_a, contrast.tokens_b, contrast.tokens_d
+            contrast.a, contrast.b, contrast.tokens_a, contrast.tokens_b
         ));
     }
     warnings.extend(told_confounds(contrast, map.groups.as_deref()));

@@ -104,16 +104,20 @@ fn one_lambda(out: &mut String, page: &Page<'_>, index: usize, lambda: f32) {
 
 fn cohorts(out: &mut String, map: &ScoreMap, contrast: &Contrast) {
     let (a, b) = (escape(&contrast.a), escape(&contrast.b));
+    let of_length = if contrast.lengths().tell_apart() {
+        "in every item, so that the length has no d".to_owned()
+    } else {
+        format!("each; d of the length {}", signed(contrast.tokens_d, 2))
+    };
     put!(
         out,
         r#"<section id="contrast"><h2>{a} against {b}</h2><p class="lead">a = {a} ({}, {} scored tokens each), b = {b}
-        ({}, {} scored tokens each; d of the length {}). d &gt; 0: Δ a token is higher in {a}, which loses less, or gains
+        ({}, {} scored tokens {of_length}). d &gt; 0: Δ a token is higher in {a}, which loses less, or gains
         more, where the head is tempered.</p>"#,
         count(contrast.n_a, "item"),
         fixed(contrast.tokens_a, 1),
         count(contrast.n_b, "item"),
         fixed(contrast.tokens_b, 1),
-        signed(contrast.tokens_d, 2),
     );
     for &lambda in &map.lambdas {
         put!(out, "<h3>λ = {}</h3>{}", written(f64::from(lambda)), maps::contrast(map, contrast, lambda));
