@@ -41,7 +41,7 @@ pub use memory::{MemoryPlan, available_memory, format_bytes, parse_bytes, peak_m
 pub use noise::Noise;
 pub use prompt::{Encoded, Input};
 pub use sample::Sampling;
-pub use score::{BaseScore, Cell, CellScore, ScoreCost, ScoreEvent, ScoreRequest};
+pub use score::{BaseScore, Cell, CellScore, ScoreCost, ScoreEvent, ScoreRequest, check_lambdas};
 pub use speed::Speed;
 pub use stop::{StopRule, StopSet};
 pub use tokenizer::TextTokenizer;

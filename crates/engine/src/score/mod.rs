@@ -110,6 +110,20 @@ impl ScoreRequest<'_> {
     }
 }
 
+/// Refuses a λ to score under that is listed twice.
+///
+/// # Errors
+/// If there is one.
+pub fn check_lambdas(lambdas: &[f32]) -> Result<()> {
+    match lambdas.iter().enumerate().find(|&(index, lambda)| lambdas[..index].contains(lambda)) {
+        None => Ok(()),
+        Some((_, lambda)) => {
+            let (found, allowed) = (format!("{lambda} twice"), "listed once: scoring draws nothing at random");
+            Err(EngineError::Setting { name: "lambda", found, allowed })
+        }
+    }
+}
+
 impl Engine {
     /// Refuses what cannot be scored, before anything runs.
     ///
@@ -133,12 +147,8 @@ impl Engine {
                 return Err(PlanError::Twice(at).into());
             }
         }
-        for (index, &lambda) in request.lambdas.iter().enumerate() {
-            check_lambda(request.heads[0], lambda)?;
-            if request.lambdas[..index].contains(&lambda) {
-                return wrong("lambda", format!("{lambda} twice"), "listed once: scoring draws nothing at random");
-            }
-        }
+        request.lambdas.iter().try_for_each(|&lambda| check_lambda(request.heads[0], lambda))?;
+        check_lambdas(request.lambdas)?;
         match items.iter().position(|item| item.scored().is_empty()) {
             Some(item) => Err(EngineError::Empty(format!("the response of item {item}"))),
             None => Ok(()),

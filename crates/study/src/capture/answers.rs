@@ -16,8 +16,8 @@ use super::{CaptureJob, kept::texts_in};
 use crate::{
     Item, Result, StudyError,
     items::columns::{FINISH_REASON, RESPONSE},
-    npz::join::{Failed, each_text},
-    store::files::{followed, remove_left_of, write_whole},
+    npz::join::each_text,
+    store::files::{Failed, copy_whole, missing_dir, remove_left_of},
 };
 
 /// Items that are read at once.
@@ -44,9 +44,7 @@ impl CaptureJob<'_> {
         if file.map_err(StudyError::write(path))? == out.map_err(StudyError::write(self.out))? {
             return refused(format!("{}, like --out", path.display()), "another file");
         }
-        let file = followed(path);
-        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+        if let Some(dir) = missing_dir(path) {
             let found = format!("{}, but {} is no directory", path.display(), dir.display());
             return refused(found, "a file that can be written");
         }
@@ -70,24 +68,12 @@ pub(super) fn write_answers(job: &CaptureJob<'_>, range: &Range<usize>, path: &P
         return same_answers(job, range, path);
     }
     remove_left_of(path);
-    let mut found = Err(None);
-    let written = write_whole(path, |file| {
+    copy_whole(path, |file| {
         let mut out = BufWriter::new(file);
-        match lines(job, range, &mut |line| out.write_all(line.as_bytes())) {
-            Ok(answers) => found = Ok(answers),
-            Err(Failed::Writing(e)) => return Err(e),
-            Err(Failed::Reading(e)) => {
-                found = Err(Some(e));
-                return Err(io::Error::other("its items cannot be read"));
-            }
-        }
-        out.flush()
-    });
-    match (found, written) {
-        (Err(Some(unread)), _) => Err(unread),
-        (found, Ok(())) => Ok(found.expect("what was written was found")),
-        (_, Err(e)) => Err(e),
-    }
+        let found = lines(job, range, &mut |line| out.write_all(line.as_bytes()))?;
+        out.flush()?;
+        Ok(found)
+    })
 }
 
 /// What a file of answers holds, if it is that of this capture.
@@ -137,7 +123,7 @@ fn lines(
             found.empty += 1;
         } else {
             found.items += 1;
-            put(&(answered(item, response, &reasons[at]) + "\n")).map_err(Failed::Writing)?;
+            put(&(answered(item, response, &reasons[at]) + "\n"))?;
         }
         at += 1;
         Ok(())

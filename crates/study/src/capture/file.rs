@@ -26,7 +26,7 @@ use crate::{
     },
     items::{answer::cut_off, columns::FINISH_REASON},
     progress::Lengths,
-    store::files::followed,
+    store::files::{followed, missing_dir},
     text::count,
 };
 
@@ -60,8 +60,7 @@ impl CaptureJob<'_> {
             return Err(StudyError::option("--part-items", "0", "at least 1"));
         }
         let file = followed(self.out);
-        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-        if file != self.out && dir.is_some_and(|dir| !dir.is_dir()) {
+        if file != self.out && missing_dir(self.out).is_some() {
             let found = format!("a link to {}, whose directory is not there", file.display());
             return Err(StudyError::option("--out", found, "a file that can be written"));
         }

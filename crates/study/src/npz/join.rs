@@ -15,7 +15,7 @@ use crate::{
         BUFFER, archive, header, member_options, open,
         read::{Header, has_width, text},
     },
-    store::files::write_whole,
+    store::files::{Failed, copy_whole},
 };
 
 /// An array of a file, by its header.
@@ -170,49 +170,25 @@ pub(crate) fn join(out: &Path, files: &[PathBuf], shared: &[&str], replaced: (&s
             return Err(wrong(&files[0], &first.name, "has not as many rows as the arrays before it"));
         }
     }
-    // Errors of reading bypass `write_whole`, which would call them errors of writing.
-    let mut reading = None;
-    let written = write_whole(out, |file| {
+    copy_whole(out, |file| {
         let mut zip = archive(file);
         for (index, first) in all[0].iter().enumerate() {
-            zip.start_file(format!("{}.npy", first.name), member_options())?;
+            zip.start_file(format!("{}.npy", first.name), member_options()).map_err(io::Error::from)?;
             let mut to = BufWriter::with_capacity(BUFFER, &mut zip);
             let column: Vec<&Member> = all.iter().map(|members| &members[index]).collect();
-            let result = if first.name == replaced.0 {
-                Array::Scalar(replaced.1.into()).write(&mut to).map_err(Failed::Writing)
+            if first.name == replaced.0 {
+                Array::Scalar(replaced.1.into()).write(&mut to)?;
             } else if shared.contains(&first.name.as_str()) {
-                copy_shared(&mut to, files, first)
+                copy_shared(&mut to, files, first)?;
             } else {
-                copy_rows(&mut to, files, &column)
-            };
-            result.map_err(|failed| match failed {
-                Failed::Writing(e) => e,
-                Failed::Reading(e) => {
-                    reading = Some(e);
-                    io::Error::other("a file that is joined cannot be read")
-                }
-            })?;
+                copy_rows(&mut to, files, &column)?;
+            }
             to.flush()?;
         }
-        zip.finish()?;
+        zip.finish().map_err(io::Error::from)?;
         Ok(())
-    });
-    match reading {
-        Some(e) => Err(e),
-        None => written.map(|()| rows.unwrap_or_default().iter().sum()),
-    }
-}
-
-/// Which side of a copy failed.
-pub(crate) enum Failed {
-    Reading(StudyError),
-    Writing(io::Error),
-}
-
-impl From<StudyError> for Failed {
-    fn from(error: StudyError) -> Self {
-        Self::Reading(error)
-    }
+    })?;
+    Ok(rows.unwrap_or_default().iter().sum())
 }
 
 /// Writes an array that all files share.
@@ -277,7 +253,7 @@ fn copy_rows(to: &mut impl Write, files: &[PathBuf], column: &[&Member]) -> std:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Npz;
+    use crate::{Npz, store::files::write_whole};
 
     fn npz(from: usize, to: usize) -> Npz {
         let mut npz = Npz::default();

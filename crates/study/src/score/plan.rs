@@ -232,17 +232,19 @@ fn unlike(
 ) -> Option<String> {
     // -0 counts as 0, as it does where λ is asked for.
     let named = |id: &str, at: HeadRef, lambda: f32| format!("item '{id}' under {at}:{}", lambda + 0.0);
-    let (says, is) = (named(&row.id, row.head, row.lambda), named(id, at, lambda));
-    if says != is {
-        return Some(format!("a line says that it scores {says}, but its key is that of {is}"));
+    let is = || named(id, at, lambda);
+    if (row.id.as_str(), row.head, row.lambda) != (id, at, lambda) {
+        let says = named(&row.id, row.head, row.lambda);
+        return Some(format!("a line says that it scores {says}, but its key is that of {}", is()));
     }
     if row.tokens != scored {
         return Some(format!(
-            "the score of {is} is over {} tokens, but another of that item over {scored}",
+            "the score of {} is over {} tokens, but another of that item over {scored}",
+            is(),
             row.tokens
         ));
     }
     let (fired, read) = row.fired.zip(read)?;
     (fired != read as u64)
-        .then(|| format!("the score of {is} says that its hook fired on {fired} tokens, but the item has {read}"))
+        .then(|| format!("the score of {} says that its hook fired on {fired} tokens, but the item has {read}", is()))
 }

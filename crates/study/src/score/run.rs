@@ -5,7 +5,7 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use headtemper_engine::Engine;
+use headtemper_engine::{Engine, check_lambdas};
 use headtemper_hook::HeadRef;
 
 use crate::{
@@ -56,14 +56,9 @@ impl ScoreRun<'_> {
     /// # Errors
     /// If a λ is listed twice, a number is 0, no item has the field that groups them, a cohort is too small, or an item has no response.
     pub fn check(&self, items: &[Item]) -> Result<()> {
-        let refused = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
-        if let Some((_, lambda)) =
-            self.lambdas.iter().enumerate().find(|&(at, lambda)| self.lambdas[..at].contains(lambda))
-        {
-            return refused("lambda", format!("{lambda} twice"), "listed once: scoring draws nothing at random");
-        }
+        check_lambdas(self.lambdas)?;
         if self.batch_tokens == Some(0) {
-            return refused("batch_tokens", "0".into(), "at least 1");
+            return Err(StudyError::option("batch_tokens", "0", "at least 1"));
         }
         check_groups(items, self.groups)?;
         if let Some((a, b)) = self.contrast {

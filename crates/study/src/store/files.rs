@@ -32,6 +32,45 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Resu
     })
 }
 
+/// Which side of a copy failed.
+pub(crate) enum Failed {
+    Reading(StudyError),
+    Writing(io::Error),
+}
+
+impl From<StudyError> for Failed {
+    fn from(error: StudyError) -> Self {
+        Self::Reading(error)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Writing(error)
+    }
+}
+
+/// [`write_whole`] of what is read elsewhere meanwhile; an error of reading is no error of writing.
+pub(crate) fn copy_whole<T>(path: &Path, copy: impl FnOnce(&mut File) -> std::result::Result<T, Failed>) -> Result<T> {
+    let mut copied = None;
+    let written = write_whole(path, |file| match copy(file) {
+        Ok(value) => {
+            copied = Some(Ok(value));
+            Ok(())
+        }
+        Err(Failed::Writing(e)) => Err(e),
+        Err(Failed::Reading(e)) => {
+            copied = Some(Err(e));
+            Err(io::Error::other("what is copied cannot be read"))
+        }
+    });
+    match copied {
+        Some(Err(unread)) => Err(unread),
+        Some(Ok(value)) => written.map(|()| value),
+        None => Err(written.expect_err("nothing was copied")),
+    }
+}
+
 /// Removes what killed processes left of this file, beside it, where that is possible. In directories of runs, [`RunDir`](crate::RunDir)
 /// does it for all that lies in them.
 pub(crate) fn remove_left_of(path: &Path) {
@@ -49,6 +88,13 @@ pub(crate) fn remove_left_of(path: &Path) {
             let _ = fs::remove_file(left.path()); // somebody else's stays
         }
     }
+}
+
+/// The directory of the file that a path leads to, where it is not there.
+pub(crate) fn missing_dir(path: &Path) -> Option<PathBuf> {
+    let file = followed(path);
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir());
+    dir.map(Path::to_path_buf)
 }
 
 /// Where a path leads if it is a symbolic link, to a file or to nothing.

@@ -30,11 +30,11 @@ pub(crate) fn fired_by_arm((items, seeds): (&[Item], &[u64]), arms: &[Arm], rows
 
 /// Refuses a row that names another arm, seed or item than the one that its key is of.
 fn check_place((arm, seed, item): (&Arm, u64, &Item), row: &Row) -> Result<()> {
-    let named = |id: &str, variant: &str, seed: u64| format!("item '{id}' under {variant} with seed {seed}");
-    let (says, is) = (named(&row.id, &row.variant, row.seed), named(&item.id, &arm.variant, seed));
-    if says == is {
+    if (&row.id, &row.variant, row.seed) == (&item.id, &arm.variant, seed) {
         return Ok(());
     }
+    let named = |id: &str, variant: &str, seed: u64| format!("item '{id}' under {variant} with seed {seed}");
+    let (says, is) = (named(&row.id, &row.variant, row.seed), named(&item.id, &arm.variant, seed));
     let why = format!(
         "a line says that it answers {says}, but its key ({}) is that of {is}; without it, the row is made again",
         row.key
