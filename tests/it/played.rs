@@ -18,15 +18,25 @@ fn plan(heads: &str, positions: &str) -> HeadPlan {
     HeadList::parse(heads).unwrap().plan(None).unwrap().at(positions.parse().unwrap())
 }
 
-/// Greedy and sampled rows of several lengths under several plans; some rows end at a token that they are known to write.
+/// Greedy, sampled and penalised rows of several lengths under several plans; some rows end at a token that they are known to write.
 fn requests(known: Option<&[Generated]>) -> Vec<Request> {
-    let hot = Sampling { temperature: 0.9, top_k: 20, seed: 7, ..Sampling::default() };
+    let greedy = Sampling::default();
+    let hot = Sampling { temperature: 0.9, top_k: 20, seed: 7, ..greedy.clone() };
+    let sampling = [
+        greedy.clone(),
+        Sampling { repetition_penalty: 1.4, ..greedy.clone() },
+        hot.clone(),
+        greedy.clone(),
+        Sampling { presence_penalty: 0.8, repetition_penalty: 0.9, ..greedy },
+        Sampling { presence_penalty: 1.5, ..hot.clone() },
+        hot,
+    ];
     let request = |i: usize| {
         let stops = known.and_then(|known| known[i].ids.get(4).copied()).filter(|_| i % 2 == 1);
         Request {
             ids: (0..3 + i as u32 % 3).map(|t| 5 + 11 * t + i as u32).collect(),
             plan: i % 4,
-            sampling: if i % 3 == 2 { hot.clone() } else { Sampling::default() },
+            sampling: sampling[i].clone(),
             noise: i as u64,
             max_new_tokens: [11, 1, 3, 18][i % 4],
             stop: stops.map_or(StopRule::Never, |id| StopRule::Also(StopSet::of([id]))),

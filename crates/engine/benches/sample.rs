@@ -1,6 +1,7 @@
 //! From the logits of one row to a token, for a vocabulary of Qwen3's size: greedy, sampled, and under each cut.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use headtemper_engine::TextTokens;
 use headtemper_engine::{Noise, Sampling};
 
 const VOCAB: u32 = 151_936;
@@ -30,7 +31,7 @@ fn sample(c: &mut Criterion) {
                     step += 1;
                     (logits.clone(), Noise { item: 1, step })
                 },
-                |(logits, noise)| sampling.next(logits, &[], &[], *noise),
+                |(logits, noise)| sampling.next(logits, &TextTokens::default(), *noise),
                 BatchSize::LargeInput,
             );
         });

@@ -33,7 +33,7 @@ pub use chat::{ChatTemplate, Message};
 pub use engine::{Engine, ModelChoice};
 pub use error::EngineError;
 pub use generate::{Event, FinishReason, GenerateOptions, Generated, Request};
-pub use headtemper_model::{HoldAs, Precision, Products, reason};
+pub use headtemper_model::{HoldAs, Precision, Products, TextTokens, reason};
 pub use identity::{Identity, sha256_file};
 pub use inspect::Inspection;
 pub use keep::{CaptureRow, HeadsWanted, Keep, Pool};

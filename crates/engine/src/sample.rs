@@ -1,6 +1,6 @@
 //! From logits to a token.
 
-use headtemper_model::Draw;
+use headtemper_model::{Choice, Draw, Penalties, TextTokens};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -69,10 +69,11 @@ impl Sampling {
         rule(!greedy || self.min_p == 0.0, "min_p", self.min_p, "0 where the temperature is 0 (greedy)")
     }
 
-    /// The next token. `noise` names the draw by item and step, so that it depends on neither batch nor λ. Afterwards
-    /// `logits` holds the penalised logits, with -∞ for tokens that a cut left out.
-    pub fn next(&self, logits: &mut [f32], prompt: &[u32], generated: &[u32], noise: Noise) -> u32 {
-        self.penalise(logits, prompt, generated);
+    /// The next token. `text` is prompt and answer so far, which may be left empty where nothing is penalised. `noise` names the draw
+    /// by item and step, so that it depends on neither batch nor λ. Afterwards `logits` holds the penalised logits, with -∞ for tokens
+    /// that a cut left out.
+    pub fn next(&self, logits: &mut [f32], text: &TextTokens, noise: Noise) -> u32 {
+        self.penalise(logits, text);
         if self.temperature == 0.0 {
             return argmax(logits);
         }
@@ -80,11 +81,13 @@ impl Sampling {
         draw(logits, self.temperature, noise, self.seed)
     }
 
-    /// The same choice in the form that a device makes it. `None` with penalties, which depend on the text.
-    pub(crate) fn on_device(&self, noise: Noise) -> Option<Draw> {
-        let Self { temperature, top_k, top_p, min_p, .. } = *self;
+    /// The same choice in the form that a device makes it.
+    pub(crate) fn on_device<'a>(&self, text: &'a TextTokens, noise: Noise) -> Choice<'a> {
+        let Self {
+            temperature, top_k, top_p, min_p, repetition_penalty: repetition, presence_penalty: presence, ..
+        } = *self;
         let draw = Draw { key: key(self.seed), stream: noise.item, step: noise.step, temperature, top_k, top_p, min_p };
-        if self.penalises() { None } else { Some(draw) }
+        Choice { penalties: self.penalises().then_some(Penalties { repetition, presence, text }), draw }
     }
 
     /// Whether tokens of the text are penalised.
@@ -143,23 +146,13 @@ impl Sampling {
         unreachable!("the last depth holds all")
     }
 
-    fn penalise(&self, logits: &mut [f32], prompt: &[u32], generated: &[u32]) {
-        let mut seen: Vec<u32> = generated.to_vec();
-        seen.sort_unstable();
-        seen.dedup();
-        if self.presence_penalty != 0.0 {
-            for &id in &seen {
-                logits[id as usize] -= self.presence_penalty;
+    fn penalise(&self, logits: &mut [f32], text: &TextTokens) {
+        for (id, written) in text.tokens().filter(|_| self.penalises()) {
+            let logit = &mut logits[id as usize];
+            if written {
+                *logit -= self.presence_penalty;
             }
-        }
-        if self.repetition_penalty != 1.0 {
-            seen.extend(prompt);
-            seen.sort_unstable();
-            seen.dedup();
-            for &id in &seen {
-                let logit = &mut logits[id as usize];
-                *logit = if *logit > 0.0 { *logit / self.repetition_penalty } else { *logit * self.repetition_penalty };
-            }
+            *logit = if *logit > 0.0 { *logit / self.repetition_penalty } else { *logit * self.repetition_penalty };
         }
     }
 }
@@ -216,9 +209,17 @@ mod tests {
     fn counts(sampling: &Sampling, logits: &[f32]) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];
         for step in 0..DRAWS {
-            counts[sampling.next(&mut logits.to_vec(), &[], &[], Noise { item: 9, step }) as usize] += 1.0;
+            counts[sampling.next(&mut logits.to_vec(), &TextTokens::default(), Noise { item: 9, step }) as usize] +=
+                1.0;
         }
         counts
+    }
+
+    /// What a prompt and an answer penalise.
+    fn text(prompt: &[u32], answer: &[u32]) -> TextTokens {
+        let mut text = TextTokens::of(prompt);
+        answer.iter().for_each(|&token| text.write(token));
+        text
     }
 
     #[test]
@@ -302,11 +303,17 @@ mod tests {
     fn penalties_work_as_documented() {
         let noise = Noise { item: 0, step: 0 };
         let presence = Sampling { presence_penalty: 1.5, ..Sampling::default() };
-        assert_eq!(presence.next(&mut LOGITS.clone(), &[1], &[], noise), 1, "the prompt is not generated text");
-        assert_eq!(presence.next(&mut LOGITS.clone(), &[], &[1, 1], noise), 2, "once, however often it stands there");
+        assert_eq!(presence.next(&mut LOGITS.clone(), &text(&[1], &[]), noise), 1, "the prompt is not generated text");
+        let twice = text(&[], &[1, 1]);
+        assert_eq!(presence.next(&mut LOGITS.clone(), &twice, noise), 2, "once, however often it stands there");
         let mut logits = LOGITS;
-        Sampling { repetition_penalty: 2.0, ..Sampling::default() }.next(&mut logits, &[1, 4], &[], noise);
+        let repetition = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
+        repetition.next(&mut logits, &text(&[1, 4, 1], &[]), noise);
         assert_eq!(logits, [1.0, 1.5, 2.0, 0.0, -2.0]);
+        let mut logits = LOGITS;
+        let both = Sampling { presence_penalty: 1.5, ..repetition };
+        both.next(&mut logits, &text(&[4, 2], &[2, 0]), noise);
+        assert_eq!(logits, [-1.0, 3.0, 0.25, 0.0, -2.0], "first what is subtracted, then what divides or multiplies");
     }
 
     /// The CUDA kernels choose the same token and report its log-probability.
@@ -325,10 +332,19 @@ mod tests {
             Sampling { top_p: 0.6, ..hot(2.0) },
             Sampling { min_p: 0.05, ..hot(0.8) },
             Sampling { top_k: 50, top_p: 0.95, min_p: 0.01, ..hot(0.7) },
+            Sampling { repetition_penalty: 1.3, ..Sampling::default() },
+            Sampling { presence_penalty: 1.5, ..hot(0.9) },
+            Sampling { repetition_penalty: 0.8, presence_penalty: -0.7, top_k: 30, top_p: 0.9, ..hot(1.2) },
         ];
         for (round, vocab) in (0u64..).zip([50, 1000, 4099, 9000, 1000, 4099]) {
-            let (mut rows, mut draws, mut expected) = (Vec::<f32>::new(), Vec::new(), Vec::new());
-            for (i, setting) in (0u64..).zip(settings.iter().cycle().take(24)) {
+            let (mut rows, mut asked, mut expected) = (Vec::<f32>::new(), Vec::new(), Vec::new());
+            // Tokens that are likely, unlikely, read alone, written alone and both.
+            let texts: Vec<TextTokens> = (0..33u32)
+                .map(|i| {
+                    text(&[i, 2 * i % vocab, vocab - 1, 7], &(0..i).map(|k| (k * k + 7) % vocab).collect::<Vec<_>>())
+                })
+                .collect();
+            for ((i, setting), text) in (0u64..).zip(settings.iter().cycle()).zip(&texts) {
                 let seed = 1000 * round + i;
                 let noise = Noise { item: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), step: seed * 37 };
                 let sampling = Sampling { seed: seed * seed, ..setting.clone() };
@@ -340,25 +356,23 @@ mod tests {
                     logits.iter_mut().for_each(|logit| *logit = (*logit * 4.0).round() / 4.0);
                 }
                 rows.extend(&logits);
-                draws.push(sampling.on_device(noise).expect("no penalties"));
+                asked.push(sampling.on_device(text, noise));
                 let raw = logits.clone();
                 let top = largest(&raw);
                 // In f64, because f32 sums of 256, as in `sum_exp`, are off by more than the device is.
                 let sum: f64 = raw.iter().map(|&l| (f64::from(l) - f64::from(top)).exp()).sum();
                 let log_sum = f64::from(top) + sum.ln();
-                let token = sampling.next(&mut logits, &[], &[], noise);
+                let token = sampling.next(&mut logits, text, noise);
                 expected.push((token, f64::from(raw[token as usize]) - log_sum));
             }
-            let logits = Tensor::from_vec(rows, (draws.len(), vocab as usize), &Device::Cpu).unwrap();
-            let chosen = headtemper_model::choose(&logits, &draws).unwrap();
-            for ((draw, chosen), (token, logprob)) in draws.iter().zip(chosen).zip(expected) {
+            let logits = Tensor::from_vec(rows, (asked.len(), vocab as usize), &Device::Cpu).unwrap();
+            let chosen = headtemper_model::choose(&logits, &asked).unwrap();
+            for ((asked, chosen), (token, logprob)) in asked.iter().zip(chosen).zip(expected) {
                 let chosen = chosen.unwrap();
-                assert_eq!(chosen.token, token, "{vocab} tokens, {draw:?}");
+                assert_eq!(chosen.token, token, "{vocab} tokens, {asked:?}");
                 assert!((chosen.logprob - logprob).abs() < 1e-6, "{} is not {logprob}", chosen.logprob);
             }
         }
-        let sampling = Sampling { presence_penalty: 1.0, ..hot(1.0) };
-        assert!(sampling.on_device(Noise { item: 0, step: 0 }).is_none(), "penalties stay here");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 // Four kernels per step: the peaks of parts of the vocabulary, the cuts of each row, the best of each part, the best of all. Parts
 // have the same size in any batch, so that a single row keeps the memory busy as well. The draws are on the device, and the host
 // reads nothing in between: a CUDA graph can hold all of it.
+//
+// Where a row's text is penalised, two more follow the first: the logits of the text's tokens are replaced, and the peaks of what
+// that gives are taken. The last kernel puts the logits back, whose log-probabilities are asked for.
 #include "logits.cuh"
 
 using u64 = unsigned long long;
@@ -33,16 +36,35 @@ struct SampleBest {
     u64 rank; // of equals the lowest wins
 };
 
+// What a row's text does to its logits, as the host writes it.
+struct PenaltyRow {
+    uint32_t count;   // of different tokens in the text; 0: nothing is penalised
+    float repetition; // divides positive logits of the text's tokens and multiplies others
+    float presence;   // subtracted before that from those of written tokens
+    uint32_t unused;
+};
+
 struct SampleArgs {
-    const float* logits; // [rows, vocab]
+    float* logits;        // [rows, vocab]
     const DrawRow* draws; // [rows]
-    Peak* peaks;          // [rows, parts]
+    Peak* peaks;          // [rows, parts], of the logits
+    Peak* choosing;       // the same of the penalised logits; where nothing is penalised, `peaks`
     SampleRow* rows;      // [rows]
     SampleBest* bests;    // [rows, parts]
     uint32_t* tokens;     // [rows]; the largest number where `log_sum_exp` is not finite
-    double* chosen;       // [rows, 2]: the token, and its log-probability before temperature and cuts; NaN there
-    int vocab, parts;
+    double* chosen;       // [rows, 2]: the token, and its log-probability before penalties, temperature and cuts; NaN there
+    PenaltyRow* penalties;  // [rows], or null
+    uint32_t* text;         // [rows, text_size]: the different tokens of each text, with WRITTEN if they are part of an answer
+    float* kept;            // [rows, text_size]: their logits
+    const uint32_t* newest; // [rows]: one more token that was written; null: none
+    int vocab, parts, text_size;
 };
+
+// The mark of a token that was written, not only read.
+constexpr uint32_t WRITTEN = 0x80000000u;
+
+// How many tokens of the row are penalised.
+DEVICE int sample_penalised(const SampleArgs& args) { return args.penalties ? int(args.penalties[blockIdx.x].count) : 0; }
 
 // Logits per part: two steps of a block of 256.
 constexpr int SAMPLE_STEPS = 2, SAMPLE_PART = SAMPLE_STEPS * FETCHED * 256;
@@ -57,7 +79,7 @@ struct SamplePeaks {
 
 // All logits of a part are loaded at once and kept: the largest is known before the first exponential, and no sum has to be
 // rescaled.
-DEVICE void sample_peak(const SampleArgs& args) {
+DEVICE void sample_peak_into(const SampleArgs& args, Peak* peaks) {
     SamplePeaks& room = *reinterpret_cast<SamplePeaks*>(shared_memory);
     const int part = blockIdx.y, row = blockIdx.x, begin = part * SAMPLE_PART;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
@@ -99,7 +121,70 @@ DEVICE void sample_peak(const SampleArgs& args) {
         own.at = min(own.at, room.peaks[i].at);
     }
     own.at += begin;
-    args.peaks[int64_t(row) * args.parts + part] = own;
+    peaks[int64_t(row) * args.parts + part] = own;
+}
+
+DEVICE void sample_peak(const SampleArgs& args) { sample_peak_into(args, args.peaks); }
+
+DEVICE void sample_choosing_peak(const SampleArgs& args) {
+    const int64_t at = int64_t(blockIdx.x) * args.parts + blockIdx.y;
+    if (sample_penalised(args) > 0) return sample_peak_into(args, args.choosing);
+    if (threadIdx.x == 0) args.choosing[at] = args.peaks[at];
+}
+
+// Replaces the logits of a text's tokens, and keeps them. One block per row; the newest token joins the text first.
+DEVICE void sample_penalise(const SampleArgs& args) {
+    const int row = blockIdx.x;
+    PenaltyRow& penalty = args.penalties[row];
+    const int known = int(penalty.count);
+    if (known == 0) return;
+    uint32_t* text = args.text + int64_t(row) * args.text_size;
+    const uint32_t newest = args.newest ? args.newest[row] : 0;
+    int* found = reinterpret_cast<int*>(shared_memory);
+    if (threadIdx.x == 0) *found = args.newest ? 0 : 1;
+    __syncthreads();
+    for (int i = threadIdx.x; args.newest && i < known; i += blockDim.x) {
+        if ((text[i] & ~WRITTEN) != newest) continue;
+        text[i] = newest | WRITTEN; // at most one of them
+        *found = 1;
+    }
+    __syncthreads();
+    const bool joins = *found == 0 && known < args.text_size;
+    if (joins && threadIdx.x == 0) {
+        text[known] = newest | WRITTEN;
+        penalty.count = known + 1;
+    }
+    __syncthreads();
+    float* logits = args.logits + int64_t(row) * args.vocab;
+    float* kept = args.kept + int64_t(row) * args.text_size;
+    for (int i = threadIdx.x; i < known + int(joins); i += blockDim.x) {
+        const uint32_t token = text[i], id = token & ~WRITTEN;
+        const float own = logits[id];
+        float logit = own;
+        // In the order of the engine, each rounded by itself: no multiplication follows a sum.
+        if (token & WRITTEN) logit -= penalty.presence;
+        logit = logit > 0.0f ? logit / penalty.repetition : logit * penalty.repetition;
+        kept[i] = own;
+        logits[id] = logit;
+    }
+}
+
+// The logits as they were before.
+DEVICE void sample_restore(const SampleArgs& args) {
+    float* logits = args.logits + int64_t(blockIdx.x) * args.vocab;
+    const int64_t from = int64_t(blockIdx.x) * args.text_size;
+    for (int i = threadIdx.x; i < sample_penalised(args); i += blockDim.x)
+        logits[args.text[from + i] & ~WRITTEN] = args.kept[from + i];
+    __syncwarp();
+}
+
+// A row's peak, by the lanes of a warp.
+DEVICE Peak sample_joined(const SampleArgs& args, const Peak* peaks) {
+    Peak own;
+    own.none();
+    for (int part = threadIdx.x; part < args.parts; part += 32) own.join(peaks[int64_t(blockIdx.x) * args.parts + part]);
+    own.join_lanes();
+    return own;
 }
 
 // A token's place in the order of likelihood: the larger, the likelier; of equal logits, the lower id has the larger place.
@@ -136,6 +221,7 @@ struct SampleRoom {
     u64 list[SAMPLE_LIST];
     u64 sums[32];
     u64 found, before;
+    double log_sum_exp;
     Peak peak;
     unsigned listed;
 
@@ -408,17 +494,17 @@ DEVICE void sample_cut(const SampleArgs& args) {
     SampleRoom& room = *reinterpret_cast<SampleRoom*>(shared_memory);
     const DrawRow& draw = args.draws[blockIdx.x];
     if (threadIdx.x < 32) {
-        const Peak* peaks = args.peaks + int64_t(blockIdx.x) * args.parts;
-        Peak own;
-        own.none();
-        for (int part = threadIdx.x; part < args.parts; part += 32) own.join(peaks[part]);
-        own.join_lanes();
-        if (threadIdx.x == 0) room.peak = own;
+        const Peak own = sample_joined(args, args.peaks);
+        const Peak choosing = args.choosing == args.peaks ? own : sample_joined(args, args.choosing);
+        if (threadIdx.x == 0) {
+            room.peak = choosing;
+            room.log_sum_exp = own.log_sum_exp();
+        }
     }
     __syncthreads();
     const Peak peak = room.peak;
     SampleRow row;
-    row.log_sum_exp = peak.log_sum_exp();
+    row.log_sum_exp = room.log_sum_exp;
     row.lead = row.floor = -INFINITY;
     row.cut = 0;
     row.top = peak.top;
@@ -542,6 +628,7 @@ DEVICE void sample_draw(const SampleArgs& args) {
 // One warp per row.
 DEVICE void sample_end(const SampleArgs& args) {
     const SampleRow row = args.rows[blockIdx.x];
+    sample_restore(args);
     SampleBest best = {-INFINITY, ~u64(0)};
     for (int part = threadIdx.x; part < args.parts; part += 32) {
         const SampleBest& other = args.bests[int64_t(blockIdx.x) * args.parts + part];
@@ -563,6 +650,8 @@ DEVICE void sample_end(const SampleArgs& args) {
 }
 
 KERNEL(sample_peaks, 256, SampleArgs, sample_peak)
+KERNEL(sample_penalties, 256, SampleArgs, sample_penalise)
+KERNEL(sample_choosing_peaks, 256, SampleArgs, sample_choosing_peak)
 KERNEL(sample_cuts, 1024, SampleArgs, sample_cut)
 KERNEL(sample_draws, 256, SampleArgs, sample_draw)
 KERNEL(sample_ends, 32, SampleArgs, sample_end)

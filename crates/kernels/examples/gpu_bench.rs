@@ -11,9 +11,10 @@ use std::time::Instant;
 use candle_core::{DType, Device, Error, Result, Tensor};
 use half::bf16;
 use headtemper_kernels::{
-    AttentionSpan, BaseRows, DecodeRow, DecodeRows, DeltaNet, Draw, HeadSteps, HeadsOf, Matrix, Norm, Recording, Spans,
-    StateSpan, add_rms_norm, attend, attended_heads, causal_conv, choose, delta_gates, delta_net, delta_net_in_steps,
-    delta_rule, gated_norm, gelu_mul, head_stats, linear, logits, open_cuda, score_head, sigmoid_gate, silu_mul,
+    AttentionSpan, BaseRows, Choice, DecodeRow, DecodeRows, DecodeSize, DeltaNet, Draw, HeadSteps, HeadsOf, Matrix,
+    Norm, Penalties, Recording, Spans, StateSpan, TextTokens, add_rms_norm, attend, attended_heads, causal_conv,
+    choose, delta_gates, delta_net, delta_net_in_steps, delta_rule, gated_norm, gelu_mul, head_stats, linear, logits,
+    open_cuda, score_head, sigmoid_gate, silu_mul,
 };
 
 /// Calls per recording.
@@ -284,24 +285,34 @@ fn head(bench: &Bench) -> Result<()> {
         bench.computed("logits in f32", &shape, operations, time);
         let all = logits(&hidden, &weight)?;
         let drawn = Draw { temperature: 0.7, top_p: 0.9, ..Draw::default() };
-        for (what, draw) in [("greedy", Draw::default()), ("temperature, top-p", drawn)] {
-            let draws: Vec<Draw> = (0..rows as u64).map(|stream| Draw { stream, ..draw }).collect();
+        let text = TextTokens::of(&(0..bench.few(500) as u32).collect::<Vec<_>>());
+        let penalties = Some(Penalties { repetition: 1.1, presence: 0.0, text: &text });
+        for (what, penalties, draw) in [
+            ("greedy", None, Draw::default()),
+            ("temperature, top-p", None, drawn),
+            ("greedy, penalties", penalties, Draw::default()),
+        ] {
+            let choices: Vec<Choice<'_>> =
+                (0..rows as u64).map(|stream| Choice { penalties, draw: Draw { stream, ..draw } }).collect();
             let (shape, read) = (format!("{what}, {rows} x {vocab}"), 4 * rows * vocab);
-            let time = bench.seconds_alone(|| choose(&all, &draws).map(drop))?;
+            let time = bench.seconds_alone(|| choose(&all, &choices).map(drop))?;
             bench.moved("choice of a token, asked for", &shape, read, time);
             // As at the end of a played-back decode step; no row may finish and become idle.
             let room = 2 * CALLS * (PLAYS + 1);
-            let row = |(slot, draw): (usize, Draw)| DecodeRow {
+            let row = |(slot, choice)| DecodeRow {
                 id: 0,
                 position: 0,
                 lambda: 0,
                 slot,
                 left: room,
                 stops: Vec::new(),
-                draw,
+                choice,
             };
-            let step = DecodeRows::new((rows, 1, room), 1, &bench.device)?;
-            step.set(&draws.into_iter().enumerate().map(row).collect::<Vec<_>>())?;
+            // With room for one token that joins the text.
+            let text = penalties.map_or(0, |of| of.text.tokens().count() + 1);
+            let size = DecodeSize { rows, stops: 1, text, room, capacity: 1 };
+            let step = DecodeRows::new(size, &bench.device)?;
+            step.set(&choices.into_iter().enumerate().map(row).collect::<Vec<_>>())?;
             let time = bench.seconds(|| step.advance(&all))?;
             bench.moved("choice of a token, end of a step", &shape, read, time);
         }

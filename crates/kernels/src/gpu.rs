@@ -25,7 +25,7 @@ mod tests;
 use candle_core::{DType, Device, Layout, Result, StorageRef, Tensor, bail};
 
 pub(crate) use activation::{gate_mul, gelu_mul_with, softcap};
-pub use advance::{DecodeRow, DecodeRows};
+pub use advance::{DecodeRow, DecodeRows, DecodeSize};
 pub(crate) use attention::attend;
 pub use attention::{SPLIT as ATTEND_SPLIT, attend_partial_bytes};
 pub(crate) use conv::causal_conv;

@@ -48,14 +48,14 @@ pub use activation::{
 };
 pub use angles::{angles, angles_reference};
 pub use attention::{AttentionSpan, attend, attend_reference};
-pub use choose::{Chosen, Draw, choose, chooses_on_device};
+pub use choose::{Choice, Chosen, Draw, Penalties, TextTokens, choose, chooses_on_device};
 pub use conv::{causal_conv, causal_conv_reference};
 pub use decay::{delta_gates, delta_gates_reference};
 pub use delta::{delta_rule, delta_rule_reference};
 pub use delta_net::{DeltaNet, delta_net, delta_net_in_steps};
 pub use device::{fastest, free_memory, is_out_of_memory, open_cuda, reason};
 pub use gate::{gated_norm, gated_norm_reference, sigmoid_gate, sigmoid_gate_reference};
-pub use gpu::{ATTEND_SPLIT, DecodeRow, DecodeRows, GPU_LOGITS, attend_partial_bytes};
+pub use gpu::{ATTEND_SPLIT, DecodeRow, DecodeRows, DecodeSize, GPU_LOGITS, attend_partial_bytes};
 pub use heads::{HeadSteps, HeadsOf, attended_heads, attended_heads_reference, heads, heads_reference};
 pub use linear::{linear, linear_add, linear_columns, linear_reference, logits};
 pub use matrix::{Blocks, Held, Matrix, MatrixBuilder, Products};

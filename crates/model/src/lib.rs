@@ -22,9 +22,10 @@ pub use config::{Config, Gemma4Config, Gemma4Layer, LlamaConfig, Qwen3Config, Qw
 pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
 pub use headtemper_kernels::{
-    ATTEND_SPLIT, BaseRows, Blocks, Chosen, DecodeRow, DecodeRows, Draw, GPU_LOGITS, HeadScore, Held, Kernels, Level,
-    Matrix, Operations, Products, Recording, SpoiltRow, attend_partial_bytes, choose, chooses_on_device, fastest,
-    free_memory, is_out_of_memory, open_cuda, reason, spoilt_row,
+    ATTEND_SPLIT, BaseRows, Blocks, Choice, Chosen, DecodeRow, DecodeRows, DecodeSize, Draw, GPU_LOGITS, HeadScore,
+    Held, Kernels, Level, Matrix, Operations, Penalties, Products, Recording, SpoiltRow, TextTokens,
+    attend_partial_bytes, choose, chooses_on_device, fastest, free_memory, is_out_of_memory, open_cuda, reason,
+    spoilt_row,
 };
 #[doc(hidden)]
 pub use layers::Shell;

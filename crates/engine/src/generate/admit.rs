@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, Span};
+use headtemper_model::TextTokens;
 
 use super::{Request, Running, State, reading::Reading, starts::SharedStarts};
 use crate::{Engine, Keep, Result};
@@ -53,8 +54,10 @@ impl Engine {
             work.free.pop();
             let seen = self.take_start(row, slot, rows, work, state)?;
             budget = budget.saturating_sub(work.requests[row].ids.len() - seen);
-            let reading = keep.map(Reading::new);
-            running.push(Running { row, slot, seen, generated: Vec::new(), sum_logprob: 0.0, reading, ending: None });
+            let request = &work.requests[row];
+            let text = if request.sampling.penalises() { TextTokens::of(&request.ids) } else { TextTokens::default() };
+            let (reading, generated) = (keep.map(Reading::new), Vec::new());
+            running.push(Running { row, slot, seen, generated, text, sum_logprob: 0.0, reading, ending: None });
         }
         Ok(())
     }

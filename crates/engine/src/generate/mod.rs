@@ -13,7 +13,7 @@ use std::{
 };
 
 use headtemper_hook::{HeadPlan, HeadScale};
-use headtemper_model::{Cache, Chosen};
+use headtemper_model::{Cache, Chosen, TextTokens};
 use serde::{Deserialize, Serialize};
 
 use crate::{CaptureRow, Engine, EngineError, Fired, Keep, Result, Sampling, StopRule, keep::Seen};
@@ -117,6 +117,8 @@ struct Running {
     /// Tokens that the cache holds.
     seen: usize,
     generated: Vec<u32>,
+    /// The tokens of prompt and answer, kept only where they are penalised.
+    text: TextTokens,
     sum_logprob: f64,
     reading: Option<Reading>,
     /// Why it ends, once that is known while its last token is still to be read.
@@ -286,6 +288,9 @@ impl Engine {
             return Ok(Some(FinishReason::Stop));
         }
         run.generated.push(token);
+        if request.sampling.penalises() {
+            run.text.write(token);
+        }
         run.sum_logprob += logprob;
         on_event(Event::Token { row: run.row, ids: &run.generated })?;
         let more = run.generated.len() < request.max_new_tokens && run.seen + 1 < self.spec().context;

@@ -8,11 +8,11 @@ use std::{
 
 use candle_core::Result as Candle;
 use headtemper_hook::{Batch, Recorded, Span};
-use headtemper_model::{ATTEND_SPLIT, Chosen, DecodeRow, DecodeRows, Recording, is_out_of_memory};
+use headtemper_model::{ATTEND_SPLIT, Chosen, DecodeRow, DecodeRows, DecodeSize, Recording, is_out_of_memory};
 
 use super::{
     Request, Running, State,
-    step::{noise, not_a_number},
+    step::{choice, not_a_number},
 };
 use crate::{Engine, EngineError, Result, StopRule};
 
@@ -23,7 +23,7 @@ pub(super) const STEPS: usize = 8;
 /// Stop tokens that a row may have; models have two or three.
 const STOPS: usize = 16;
 
-/// The recordings of a generation, by their number of rows and how far these reach.
+/// The recordings of a generation.
 pub(super) struct Player {
     /// Rows that may run at once.
     most: usize,
@@ -32,8 +32,16 @@ pub(super) struct Player {
     refused: BTreeSet<Shape>,
 }
 
-/// The number of rows, and how many positions they reach.
-type Shape = (usize, usize);
+/// What a recording is made for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    /// The number of rows.
+    rows: usize,
+    /// How many positions they reach.
+    reach: usize,
+    /// Whether texts are penalised. The others do without the passes over logits that this takes.
+    penalises: bool,
+}
 
 struct Played {
     rows: DecodeRows,
@@ -70,7 +78,6 @@ impl Engine {
         !run.generated.is_empty()
             && run.reading.is_none()
             && run.ending.is_none()
-            && !request.sampling.penalises()
             && self.stops(request).len() <= STOPS
             && state.scale.one_row(request.plan, to_come, request.ids.len())
     }
@@ -104,12 +111,16 @@ impl Engine {
         if running.is_empty() || !pairs().all(|(run, request)| self.may_play(run, request, state)) {
             return Ok(None);
         }
-        let rows: Vec<DecodeRow> = pairs().map(|(run, request)| self.row(run, request, state)).collect();
+        let rows: Vec<DecodeRow<'_>> = pairs().map(|(run, request)| self.row(run, request, state)).collect();
         let steps = STEPS.min(rows.iter().map(|row| row.left).max().unwrap_or(0));
         let end = rows.iter().map(|row| row.position + steps.min(row.left)).max().unwrap_or(0);
-        let shape = (bucket(rows.len(), player.most), reach(end, state.cache.capacity()));
+        let shape = Shape {
+            rows: bucket(rows.len(), player.most),
+            reach: reach(end, state.cache.capacity()),
+            penalises: rows.iter().any(|row| row.choice.penalties.is_some()),
+        };
         // A row that went further would silently miss keys.
-        assert!(end <= shape.1, "rows end at {end}, slots at {}", state.cache.capacity());
+        assert!(end <= shape.reach, "rows end at {end}, slots at {}", state.cache.capacity());
         if !player.recordings.contains_key(&shape) {
             let Some(played) = self.recorded(shape, player, state)? else { return Ok(None) };
             player.recordings.insert(shape, played);
@@ -134,7 +145,7 @@ impl Engine {
         Ok(Some(written))
     }
 
-    fn row(&self, run: &Running, request: &Request, state: &State) -> DecodeRow {
+    fn row<'a>(&self, run: &'a Running, request: &Request, state: &State) -> DecodeRow<'a> {
         DecodeRow {
             id: *run.generated.last().expect("a row that decodes has written something"),
             position: run.seen,
@@ -142,7 +153,7 @@ impl Engine {
             slot: run.slot,
             left: self.left(run, request),
             stops: self.stops(request),
-            draw: request.sampling.on_device(noise(run, request)).expect("`may_play` has refused penalties"),
+            choice: choice(run, request),
         }
     }
 
@@ -165,11 +176,12 @@ impl Engine {
         }
     }
 
-    /// Records a step for `size` rows, all idle, that reach up to `reach` positions.
-    fn record(&self, (size, reach): Shape, state: &mut State) -> Result<Played> {
+    /// Records a step for idle rows.
+    fn record(&self, Shape { rows: size, reach, penalises }: Shape, state: &mut State) -> Result<Played> {
         let device = self.model.device();
-        let capacity = state.cache.capacity();
-        let rows = DecodeRows::new((size, STOPS, STEPS), capacity, device)?;
+        // A text has at most as many different tokens as positions.
+        let (text, capacity) = (if penalises { reach } else { 0 }, state.cache.capacity());
+        let rows = DecodeRows::new(DecodeSize { rows: size, stops: STOPS, text, room: STEPS, capacity }, device)?;
         rows.set(&[])?;
         let recorded = Recorded {
             positions: rows.positions().clone(),

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HiddenCapture, Span, Tap, Tee};
-use headtemper_model::{Chosen, Draw, chooses_on_device};
+use headtemper_model::{Choice, Chosen, chooses_on_device};
 use rayon::prelude::*;
 
 use super::{Request, Running, State};
@@ -72,26 +72,8 @@ fn choose_all(rows: &[&Running], requests: &[Request], logits: &Tensor) -> Resul
         let choose = |(run, mut logits): (&&Running, Vec<f32>)| choose(run, &requests[run.row], &mut logits);
         return rows.par_iter().zip(logits.to_vec2::<f32>()?).map(choose).collect();
     }
-    let draws: Vec<Option<Draw>> =
-        rows.iter().map(|run| requests[run.row].sampling.on_device(noise(run, &requests[run.row]))).collect();
-    let mut chosen = Vec::with_capacity(rows.len());
-    // If every row is penalised, there is nothing for the device to choose.
-    if draws.iter().any(Option::is_some) {
-        let draws: Vec<Draw> = draws.iter().map(|draw| draw.unwrap_or_default()).collect();
-        chosen = headtemper_model::choose(logits, &draws)?;
-    }
-    chosen.resize(rows.len(), None);
-    let penalised: Vec<u32> = (0u32..).zip(&draws).filter(|(_, draw)| draw.is_none()).map(|(row, _)| row).collect();
-    if !penalised.is_empty() {
-        let copied = logits.index_select(&Tensor::new(&penalised[..], logits.device())?, 0)?.to_vec2::<f32>()?;
-        let choose = |(&row, mut logits): (&u32, Vec<f32>)| {
-            let run = rows[row as usize];
-            Ok((row, choose(run, &requests[run.row], &mut logits)?))
-        };
-        for (row, (token, logprob)) in penalised.par_iter().zip(copied).map(choose).collect::<Result<Vec<_>>>()? {
-            chosen[row as usize] = Some(Chosen { token, logprob });
-        }
-    }
+    let choices: Vec<Choice<'_>> = rows.iter().map(|run| choice(run, &requests[run.row])).collect();
+    let chosen = headtemper_model::choose(logits, &choices)?;
     let number = |(run, chosen): (&&Running, Option<Chosen>)| match chosen {
         Some(Chosen { token, logprob }) => Ok((token, logprob)),
         None => Err(not_a_number(run)),
@@ -107,13 +89,18 @@ fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, 
     }
     let log_sum = f64::from(top) + sum.ln();
     let raw = if request.sampling.penalises() { Some(logits.to_vec()) } else { None };
-    let token = request.sampling.next(logits, &request.ids, &run.generated, noise(run, request));
+    let token = request.sampling.next(logits, &run.text, noise(run, request));
     let logit = raw.as_deref().unwrap_or(logits)[token as usize];
     Ok((token, f64::from(logit) - log_sum))
 }
 
+/// How a device chooses a row's next token.
+pub(super) fn choice<'a>(run: &'a Running, request: &Request) -> Choice<'a> {
+    request.sampling.on_device(&run.text, noise(run, request))
+}
+
 /// The address of a row's next draw.
-pub(super) fn noise(run: &Running, request: &Request) -> Noise {
+fn noise(run: &Running, request: &Request) -> Noise {
     Noise { item: request.noise, step: run.generated.len() as u64 }
 }
 

@@ -2,8 +2,11 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::{Grid, Kernel, address, kernel, launch, sample};
-use crate::{Chosen, Draw};
+use super::{
+    Grid, Kernel, address, kernel, launch,
+    sample::{self, Texts},
+};
+use crate::{Choice, Chosen};
 
 const ADVANCE: Kernel = kernel!(ADVANCE, only "advance");
 
@@ -32,7 +35,7 @@ struct Args {
 
 /// A row as set by the host.
 #[derive(Clone, Debug)]
-pub struct DecodeRow {
+pub struct DecodeRow<'a> {
     /// The token to read next.
     pub id: u32,
     /// Its position.
@@ -45,8 +48,23 @@ pub struct DecodeRow {
     pub left: usize,
     /// Its stop tokens.
     pub stops: Vec<u32>,
-    /// How its tokens are chosen, including the number of its next draw.
-    pub draw: Draw,
+    /// How its tokens are chosen, including the number of its next draw. What it writes joins the text that is penalised.
+    pub choice: Choice<'a>,
+}
+
+/// How much [`DecodeRows`] have room for.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeSize {
+    /// Rows.
+    pub rows: usize,
+    /// Stop tokens of a row.
+    pub stops: usize,
+    /// Different tokens of a text that is penalised; 0 if none is.
+    pub text: usize,
+    /// Tokens that a row generates between two reads by the host.
+    pub room: usize,
+    /// Positions of a cache slot.
+    pub capacity: usize,
 }
 
 /// The inputs and outputs of decode steps, at fixed addresses in device memory.
@@ -56,9 +74,7 @@ pub struct DecodeRows {
     parts: Parts,
     out: Tensor,
     out_logprobs: Tensor,
-    /// Positions per cache slot.
-    capacity: usize,
-    room: usize,
+    size: DecodeSize,
 }
 
 struct Parts {
@@ -71,6 +87,7 @@ struct Parts {
     stops: Tensor,
     draws: Tensor,
     written: Tensor,
+    texts: Option<Texts>,
 }
 
 /// Written by the device if a logit is NaN or the largest is not finite, and used as padding if a row has fewer stop tokens than
@@ -78,14 +95,27 @@ struct Parts {
 const NO_TOKEN: u32 = u32::MAX;
 
 impl DecodeRows {
-    /// Allocates `n` rows with at most `stops` stop tokens each, which generate at most `room` tokens between two reads by the host, on
-    /// cache slots of `capacity` positions. All rows are idle.
+    /// Allocates the rows, all idle.
     ///
     /// # Errors
     /// If the device is out of memory.
-    pub fn new((n, stops, room): (usize, usize, usize), capacity: usize, device: &Device) -> Result<Self> {
+    pub fn new(size: DecodeSize, device: &Device) -> Result<Self> {
+        let DecodeSize { rows: n, stops, text, room, .. } = size;
+        let penalties = if text > 0 { sample::PENALTY } else { 0 };
         // Tables come first: kernels load their 16-byte rows in one instruction, which needs aligned addresses.
-        let shapes: [&[usize]; 9] = [&[n, 4], &[n, 4], &[n], &[n], &[n], &[n], &[n, stops], &[n, sample::DRAW], &[n]];
+        let shapes: [&[usize]; 11] = [
+            &[n, 4],
+            &[n, 4],
+            &[n],
+            &[n],
+            &[n],
+            &[n],
+            &[n, stops],
+            &[n, sample::DRAW],
+            &[n],
+            &[n, penalties],
+            &[n, text],
+        ];
         let total = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>();
         let all = Tensor::zeros(total, DType::U32, device)?;
         let mut end = 0;
@@ -94,9 +124,12 @@ impl DecodeRows {
             end += shape.iter().product::<usize>();
             all.narrow(0, from, end - from)?.reshape(shape)
         };
-        let [attention, states, ids, positions, lambda, left, stops, draws, written] = shapes.map(&mut part);
+        let [attention, states, ids, positions, lambda, left, stops, draws, written, penalties, words] =
+            shapes.map(&mut part);
+        let ids = ids?;
+        let texts = Texts { penalties: penalties?, words: words?, newest: Some(ids.clone()) };
         let parts = Parts {
-            ids: ids?,
+            ids,
             positions: positions?,
             lambda: lambda?,
             attention: attention?,
@@ -105,15 +138,16 @@ impl DecodeRows {
             stops: stops?,
             draws: draws?,
             written: written?,
+            texts: (text > 0).then_some(texts),
         };
         let out = Tensor::zeros((n, room), DType::U32, device)?;
         let out_logprobs = Tensor::zeros((n, room), DType::F64, device)?;
-        Ok(Self { all, parts, out, out_logprobs, capacity, room })
+        Ok(Self { all, parts, out, out_logprobs, size })
     }
 
     /// The number of rows.
     pub fn len(&self) -> usize {
-        self.parts.ids.elem_count()
+        self.size.rows
     }
 
     /// Whether there are no rows.
@@ -149,9 +183,9 @@ impl DecodeRows {
     /// Sets the rows; any left over are idle.
     ///
     /// # Errors
-    /// If there are too many rows or stop tokens, a draw has meaningless settings, or the device fails.
-    pub fn set(&self, rows: &[DecodeRow]) -> Result<()> {
-        let (n, stops) = (self.len(), self.parts.stops.dim(1)?);
+    /// If there are too many rows, stop tokens or tokens of a text, a choice has meaningless settings, or the device fails.
+    pub fn set(&self, rows: &[DecodeRow<'_>]) -> Result<()> {
+        let DecodeSize { rows: n, stops, text, capacity, .. } = self.size;
         if rows.len() > n || rows.iter().any(|row| row.stops.len() > stops || row.left == 0) {
             bail!(
                 "decode rows: {} rows do not fit {n}, with {stops} stop tokens and something left to write each",
@@ -159,20 +193,26 @@ impl DecodeRows {
             );
         }
         for (i, row) in rows.iter().enumerate() {
-            sample::check("decode rows", i, &row.draw)?;
+            sample::check("decode rows", i, &row.choice)?;
+            let different = row.choice.penalties.map_or(0, |penalties| penalties.text.words().len());
+            if different > text {
+                bail!(
+                    "decode rows: the text of row {i} has {different} different tokens, but there is room for {text}"
+                );
+            }
         }
-        let of = |what: &dyn Fn(&DecodeRow) -> u32| {
+        let of = |what: &dyn Fn(&DecodeRow<'_>) -> u32| {
             let given = rows.iter().map(what);
             given.chain(std::iter::repeat(0)).take(n).collect::<Vec<u32>>()
         };
-        let table = |state: &dyn Fn(&DecodeRow) -> usize| {
+        let table = |state: &dyn Fn(&DecodeRow<'_>) -> usize| {
             let row = |i: usize| match rows.get(i) {
                 Some(row) => [i as u32, 1, row.position as u32, state(row) as u32],
                 None => [i as u32, 0, 0, 0],
             };
             (0..n).flat_map(row).collect::<Vec<u32>>()
         };
-        let mut all = table(&|row| row.slot * self.capacity);
+        let mut all = table(&|row| row.slot * capacity);
         all.extend(table(&|row| row.slot));
         all.extend(of(&|row| row.id));
         all.extend(of(&|row| row.position as u32));
@@ -183,9 +223,14 @@ impl DecodeRows {
             all.extend(own.iter().copied().chain(std::iter::repeat(NO_TOKEN)).take(stops));
         }
         for i in 0..n {
-            all.extend(rows.get(i).map_or([0; sample::DRAW], |row| sample::words(&row.draw)));
+            all.extend(rows.get(i).map_or([0; sample::DRAW], |row| sample::words(&row.choice.draw)));
         }
         all.extend(of(&|_| 0));
+        if text > 0 {
+            let penalties = |i: usize| rows.get(i).and_then(|row| row.choice.penalties);
+            all.extend((0..n).flat_map(|i| sample::penalty_words(penalties(i))));
+            all.extend((0..n).flat_map(|i| sample::text_words(penalties(i), text)));
+        }
         let len = all.len();
         self.all.slice_set(&Tensor::from_vec(all, len, self.all.device())?, 0, 0)
     }
@@ -207,7 +252,7 @@ impl DecodeRows {
                 sample::MOST_TOKENS
             );
         }
-        let (tokens, chosen) = sample::choose_by(logits, &self.parts.draws)?;
+        let (tokens, chosen) = sample::choose_by(logits, &self.parts.draws, self.parts.texts.as_ref())?;
         let Parts { ids, positions, attention, states, left, stops, draws, written, .. } = &self.parts;
         let at = |tensor: &Tensor| address(name, tensor);
         let args = Args {
@@ -224,10 +269,10 @@ impl DecodeRows {
             out: at(&self.out)?,
             out_logprobs: at(&self.out_logprobs)?,
             n: self.len() as i32,
-            stop_count: stops.dim(1)? as i32,
+            stop_count: self.size.stops as i32,
             draw_size: sample::DRAW as i32,
             draw_step: sample::STEP as i32,
-            room: self.room as i32,
+            room: self.size.room as i32,
         };
         // SAFETY: `Args` is the kernel's struct; every row writes only its own values.
         unsafe { launch(logits.device(), &ADVANCE, 0, Grid::row(self.len().div_ceil(128), 128), &args) }

@@ -100,10 +100,42 @@ pub(crate) fn named_heads(disposition: &Disposition) -> Vec<&HeadEffect> {
         return Vec::new();
     }
     let names = [&disposition.summary.loudest, &disposition.summary.clearest];
-    heads
-        .iter()
-        .filter(|head| names.iter().any(|name| name.as_deref() == Some(head.at().to_string().as_str())))
-        .collect()
+    let least = [magnitude_p(heads), directional_p(heads)].map(|of| of.map(HeadEffect::at));
+    let is_named = |head: &&HeadEffect| {
+        let name = head.at().to_string();
+        names.into_iter().any(|other| other.as_deref() == Some(&name)) || least.contains(&Some(head.at()))
+    };
+    heads.iter().filter(is_named).collect()
+}
+
+/// The head with the least p max of magnitude. It need not be the one with the largest d: p is of d with Welch's spread.
+fn magnitude_p(heads: &[HeadEffect]) -> Option<&HeadEffect> {
+    least(heads, |head| head.magnitude.p_max)
+}
+
+/// The head with the least p max of held-out direction.
+fn directional_p(heads: &[HeadEffect]) -> Option<&HeadEffect> {
+    least(heads, |head| head.p_max_directional)
+}
+
+fn least(heads: &[HeadEffect], p: impl Fn(&HeadEffect) -> f64) -> Option<&HeadEffect> {
+    heads.iter().filter(|head| p(head).is_finite()).min_by(|x, y| p(x).total_cmp(&p(y)))
+}
+
+/// What the sentence says of the head named `of`: its own d and p max, and the least p max if that is another head's.
+fn beside_shuffled(
+    heads: &[HeadEffect],
+    of: Option<&str>,
+    least: Option<&HeadEffect>,
+    numbers: impl Fn(&HeadEffect) -> (f64, f64),
+) -> String {
+    let Some(head) = heads.iter().find(|head| of == Some(head.at().to_string().as_str())) else {
+        return "none".into();
+    };
+    let (d, p) = numbers(head);
+    let other = least.filter(|least| numbers(least).1 < p);
+    let other = other.map(|least| format!("; the least is {}, of {}", fixed(numbers(least).1, 2), least.at()));
+    format!("{}, d {}, p max {}{}", head.at(), told(d), fixed(p, 2), other.unwrap_or_default())
 }
 
 /// What the numbers say of a disposition, for somebody who reads nothing else; `untestable` is why they can say nothing.
@@ -118,16 +150,16 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>, adju
     let artefacts = with(Verdict::VarianceArtefact).count();
     let of = |n: usize| if n == 1 { "1 head".to_string() } else { format!("{n} heads") };
     let mut text = if separable + louder == 0 {
-        let loudest = summary.loudest.as_deref().unwrap_or("none");
-        let clearest = summary.clearest.as_deref().unwrap_or("none");
+        let loudest = beside_shuffled(heads, summary.loudest.as_deref(), magnitude_p(heads), |head| {
+            (head.magnitude.cohen_d, head.magnitude.p_max)
+        });
+        let clearest = beside_shuffled(heads, summary.clearest.as_deref(), directional_p(heads), |head| {
+            (head.d_crossfit, head.p_max_directional)
+        });
         format!(
-            "No evidence for any of {}: shuffled labels give the largest of them as much as the loudest ({loudest}, d {}, p max \
-             {}) and as the one that lies furthest apart on held-out items ({clearest}, d {}, p max {}).",
-            of(heads.len()),
-            told(summary.largest_d),
-            fixed(summary.least_p_max, 2),
-            told(summary.largest_d_crossfit),
-            fixed(summary.least_p_max_directional, 2)
+            "No evidence for any of {}: shuffled labels give the largest of them as much as the loudest ({loudest}) and as the one \
+             that lies furthest apart on held-out items ({clearest}).",
+            of(heads.len())
         )
     } else {
         let mut parts = Vec::new();

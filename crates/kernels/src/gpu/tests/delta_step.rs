@@ -8,7 +8,8 @@ use super::{
     flat, on, random,
 };
 use crate::{
-    DecodeRow, DecodeRows, DeltaNet, Draw, HeadSteps, HeadsOf, Norm, Spans, StateSpan, delta_net_in_steps, gpu,
+    DecodeRow, DecodeRows, DecodeSize, DeltaNet, Draw, HeadSteps, HeadsOf, Norm, Spans, StateSpan, delta_net_in_steps,
+    gpu,
 };
 
 /// A delta net with random projections, on the device and in f32 for the oracle.
@@ -136,10 +137,10 @@ fn a_step_in_one_launch_is_its_kernels_bit_for_bit() -> Result<()> {
 fn a_table_on_the_device_is_read_wherever_it_lies() -> Result<()> {
     let dims @ (_, heads, dk, dv) = (1, 2, 32, 8);
     for n in 1..=5 {
-        let row =
-            |slot| DecodeRow { id: 0, position: 7, lambda: 0, slot, left: 2, stops: vec![], draw: Draw::default() };
+        let choice = Draw::default().into();
+        let row = |slot| DecodeRow { id: 0, position: 7, lambda: 0, slot, left: 2, stops: vec![], choice };
         let working = n - n / 2; // the others are idle
-        let rows = DecodeRows::new((n, 3, 2), 9, &DEVICE)?;
+        let rows = DecodeRows::new(DecodeSize { rows: n, stops: 3, text: 0, room: 2, capacity: 9 }, &DEVICE)?;
         rows.set(&(0..working).map(row).collect::<Vec<_>>())?;
         let list = |n: usize| (0..n).map(|i| span(i, 1, 7, i)).collect::<Vec<_>>();
         let (moving, still) = (Spans::from(list(n)).on_device(rows.states().clone()), Spans::from(list(working)));

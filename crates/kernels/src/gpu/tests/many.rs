@@ -74,7 +74,7 @@ fn draws_take_as_many_rows() -> Result<()> {
     let logits = on(&random(&[many, 5], 8))?;
     let draw = |row: usize| Draw { key: [9; 8], stream: row as u64, step: 3, temperature: 1.5, ..Draw::default() };
     let choose = |range: Range<usize>| {
-        let draws: Vec<_> = range.clone().map(draw).collect();
+        let draws: Vec<_> = range.clone().map(|row| draw(row).into()).collect();
         gpu::choose(&logits.narrow(0, range.start, range.len())?, &draws)
     };
     assert_eq!(choose(0..many)?.last(), choose(many - 1..many)?.last());

@@ -7,7 +7,7 @@ use rand_chacha::{
 };
 
 use super::{flat, on, random};
-use crate::{Chosen, Draw, gpu};
+use crate::{Choice, Chosen, Draw, Penalties, TextTokens, gpu};
 
 /// Largest difference of a log-probability from the oracle's. Measured worst case: 8.2e-8 (2026-11-26).
 const TOLERANCE: f64 = 1e-6;
@@ -100,6 +100,11 @@ fn settings(seed: u64) -> Vec<Draw> {
     ]
 }
 
+/// What the kernels choose where nothing is penalised.
+fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<Chosen>>> {
+    gpu::choose(logits, &draws.iter().map(|&draw| draw.into()).collect::<Vec<_>>())
+}
+
 fn on_device(rows: &[Vec<f32>]) -> Result<Tensor> {
     on(&Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu)?)
 }
@@ -112,7 +117,7 @@ fn tokens_are_those_of_the_oracle() -> Result<()> {
             let draws = settings(2 * seed as u64 + turn as u64);
             let rows: Vec<_> =
                 (0..draws.len()).map(|i| logits(vocab, (i + turn + seed) % 4, (40 * seed + i) as u32)).collect();
-            let chosen = gpu::choose(&on_device(&rows)?, &draws)?;
+            let chosen = choose(&on_device(&rows)?, &draws)?;
             for ((row, draw), chosen) in rows.iter().zip(&draws).zip(chosen) {
                 let (chosen, oracle) = (chosen.expect("logits are numbers"), oracle(row, draw));
                 assert_eq!(chosen.token, oracle.token, "{vocab} tokens, {draw:?}");
@@ -132,7 +137,7 @@ fn a_nucleus_may_end_in_a_long_tail() -> Result<()> {
     let hot = settings(5)[1];
     for cut in [Draw { top_p: 0.9, ..hot }, Draw { top_p: 0.6, ..hot }, Draw { top_p: 0.9, top_k: 7000, ..hot }] {
         let draws: Vec<Draw> = (0..40).map(|step| Draw { step, ..cut }).collect();
-        let chosen = gpu::choose(&on_device(&vec![row.clone(); draws.len()])?, &draws)?;
+        let chosen = choose(&on_device(&vec![row.clone(); draws.len()])?, &draws)?;
         for (draw, chosen) in draws.iter().zip(chosen) {
             assert_eq!(chosen.expect("logits are numbers").token, oracle(&row, draw).token, "{draw:?}");
         }
@@ -156,7 +161,7 @@ fn all_bits_of_the_noise_count() -> Result<()> {
         }
     }
     assert!(rows.len() >= 16, "{} rows", rows.len());
-    for ((row, draw), chosen) in rows.iter().zip(&draws).zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+    for ((row, draw), chosen) in rows.iter().zip(&draws).zip(choose(&on_device(&rows)?, &draws)?) {
         assert_eq!(chosen.expect("numbers").token, oracle(row, draw).token, "{draw:?}");
     }
     Ok(())
@@ -179,7 +184,7 @@ fn cuts_through_equals_keep_the_lower_ids() -> Result<()> {
             ]);
         }
         let rows = vec![row; draws.len()];
-        for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+        for (draw, chosen) in draws.iter().zip(choose(&on_device(&rows)?, &draws)?) {
             let chosen = chosen.expect("numbers");
             assert_eq!(chosen.token, oracle(&rows[0], draw).token, "{vocab} {draw:?}");
             let kept =
@@ -224,7 +229,7 @@ fn flat_distributions_are_cut_where_the_oracle_does() -> Result<()> {
     ];
     for step in 0..3 {
         let draws = draws.map(|draw| Draw { step, ..draw });
-        for ((row, draw), chosen) in rows.iter().zip(&draws).zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+        for ((row, draw), chosen) in rows.iter().zip(&draws).zip(choose(&on_device(&rows)?, &draws)?) {
             assert_eq!(chosen.expect("numbers").token, oracle(row, draw).token, "{draw:?}");
         }
     }
@@ -244,14 +249,14 @@ fn equals_and_parts_of_nothing_are_told_apart() -> Result<()> {
         }
         row[largest[1] - 2] = -3.5;
         let rows = vec![row; draws.len()];
-        for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&rows)?, &draws)?) {
+        for (draw, chosen) in draws.iter().zip(choose(&on_device(&rows)?, &draws)?) {
             assert_eq!(chosen.expect("numbers").token, oracle(&rows[0], draw).token, "{largest:?} {draw:?}");
         }
     }
     let row: Vec<f32> = (0..80).map(|i| [-0.0, 0.0, -0.0, -1.0][i % 4]).collect();
     let hot = draws[1];
     let draws: Vec<Draw> = (0..24).map(|step| Draw { step, top_k: 20, ..hot }).collect();
-    for (draw, chosen) in draws.iter().zip(gpu::choose(&on_device(&vec![row.clone(); 24])?, &draws)?) {
+    for (draw, chosen) in draws.iter().zip(choose(&on_device(&vec![row.clone(); 24])?, &draws)?) {
         let token = chosen.expect("numbers").token;
         assert_eq!((token, token % 4), (oracle(&row, draw).token, 1), "{draw:?}");
     }
@@ -262,11 +267,11 @@ fn equals_and_parts_of_nothing_are_told_apart() -> Result<()> {
 fn a_row_alone_or_beside_others_is_the_same() -> Result<()> {
     let draws = settings(5);
     let rows: Vec<_> = (0..draws.len()).map(|i| logits(9001, i % 4, i as u32)).collect();
-    let all = gpu::choose(&on_device(&rows)?, &draws)?;
+    let all = choose(&on_device(&rows)?, &draws)?;
     for i in [1, 8, 11] {
         // After another row, so that its logits start at another alignment.
         let alone = on_device(&rows[i - 1..=i])?.narrow(0, 1, 1)?;
-        assert_eq!(gpu::choose(&alone, &draws[i..=i])?, all[i..=i], "row {i}");
+        assert_eq!(choose(&alone, &draws[i..=i])?, all[i..=i], "row {i}");
     }
     Ok(())
 }
@@ -289,7 +294,7 @@ fn logits_that_are_no_numbers_choose_nothing() -> Result<()> {
             spoilt(f32::NEG_INFINITY, 0),
         ];
         for draw in [Draw::default(), Draw { temperature: 0.7, top_k: 2, top_p: 0.9, ..Draw::default() }] {
-            let chosen = gpu::choose(&on_device(&rows)?, &[draw; 6])?;
+            let chosen = choose(&on_device(&rows)?, &[draw; 6])?;
             let numbers: Vec<bool> = chosen.iter().map(Option::is_some).collect();
             assert_eq!(numbers, [true, false, false, false, false, true], "{draw:?}");
         }
@@ -307,9 +312,87 @@ fn draws_without_meaning_are_refused() -> Result<()> {
         (Draw { min_p: 1.5, ..hot }, "min_p of row 0 is 1.5, but must be from 0 to 1"),
         (Draw { step: 1 << 35, ..hot }, "must be below 2^35"),
     ] {
-        let error = gpu::choose(&row, &[draw]).unwrap_err().to_string();
+        let error = choose(&row, &[draw]).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
-    assert!(gpu::choose(&row, &[]).unwrap_err().to_string().contains("1 rows need as many draws, not 0"));
+    assert!(choose(&row, &[]).unwrap_err().to_string().contains("1 rows need as many choices, not 0"));
+    Ok(())
+}
+
+/// A text whose tokens are `many` different ones of a vocabulary, every third of which was written.
+fn text(many: usize, vocab: usize, seed: usize) -> TextTokens {
+    let token = |i: usize| ((i * 7919 + seed) % vocab) as u32;
+    let mut text = TextTokens::of(&(0..many).map(token).collect::<Vec<_>>());
+    (0..many).step_by(3).for_each(|i| text.write(token(i)));
+    text
+}
+
+/// The penalised logits, as the documentation has it.
+fn penalised(logits: &[f32], penalties: &Penalties<'_>) -> Vec<f32> {
+    let mut logits = logits.to_vec();
+    for (token, written) in penalties.text.tokens() {
+        let logit = &mut logits[token as usize];
+        *logit -= if written { penalties.presence } else { 0.0 };
+        *logit = if *logit > 0.0 { *logit / penalties.repetition } else { *logit * penalties.repetition };
+    }
+    logits
+}
+
+/// Rows of a batch are penalised by texts of different lengths, or not at all. What is chosen is what the oracle chooses from penalised
+/// logits; the log-probability is that of the logits as they came, and so they are afterwards.
+#[test]
+fn penalised_tokens_are_those_of_the_oracle() -> Result<()> {
+    let mut differ = 0;
+    for (seed, vocab) in [1, 5, 333, 8193, 20_012].into_iter().enumerate() {
+        let draws = settings(seed as u64);
+        let rows: Vec<_> = (0..draws.len()).map(|i| logits(vocab, (i + seed) % 4, (90 * seed + i) as u32)).collect();
+        let text = |(i, (row, draw)): (usize, (&Vec<f32>, &Draw))| {
+            let mut text = text([0, 1, 3, 255, 256, 700][i % 6].min(vocab), vocab, i);
+            // The token that would be chosen, so that a penalty matters.
+            text.write(oracle(row, draw).token);
+            text
+        };
+        let texts: Vec<_> = rows.iter().zip(&draws).enumerate().map(text).collect();
+        let choices: Vec<Choice<'_>> = draws
+            .iter()
+            .zip(&texts)
+            .enumerate()
+            .map(|(i, (&draw, text))| {
+                let (repetition, presence) = [(3.0, 0.0), (1.0, 4.5), (0.7, -0.4), (2.0, 1.25)][i % 4];
+                Choice { penalties: (i % 5 != 4).then_some(Penalties { repetition, presence, text }), draw }
+            })
+            .collect();
+        let all = on_device(&rows)?;
+        let chosen = gpu::choose(&all, &choices)?;
+        assert_eq!(all.to_vec2::<f32>()?, rows, "the logits were not put back");
+        for ((row, choice), chosen) in rows.iter().zip(&choices).zip(chosen) {
+            let chosen = chosen.expect("logits are numbers");
+            let from = choice.penalties.as_ref().map_or(row.clone(), |penalties| penalised(row, penalties));
+            let expected = oracle(&from, &choice.draw).token;
+            assert_eq!(chosen.token, expected, "{vocab} tokens, {choice:?}");
+            let own = Draw { temperature: 0.0, ..Draw::default() };
+            let log_sum_exp = f64::from(row[oracle(row, &own).token as usize]) - oracle(row, &own).logprob;
+            let logprob = f64::from(row[expected as usize]) - log_sum_exp;
+            let off = if chosen.logprob == logprob { 0.0 } else { (chosen.logprob - logprob).abs() };
+            assert!(off < TOLERANCE, "{vocab} tokens: {off:e}");
+            differ += usize::from(oracle(row, &choice.draw).token != expected);
+        }
+    }
+    assert!(differ > 10, "penalties changed only {differ} choices");
+    Ok(())
+}
+
+#[test]
+fn penalties_without_meaning_are_refused() -> Result<()> {
+    let (row, text) = (on_device(&[vec![0.0, 1.0]])?, TextTokens::of(&[1]));
+    let fine = Penalties { repetition: 1.2, presence: 0.0, text: &text };
+    for (penalties, why) in [
+        (Penalties { repetition: 0.0, ..fine }, "repetition penalty of row 0 is 0, but must be above 0"),
+        (Penalties { presence: f32::NAN, ..fine }, "presence penalty of row 0 is NaN, but must be finite"),
+        (Penalties { text: &TextTokens::of(&[2]), ..fine }, "the text of row 0 has token 2, but the vocabulary has 2"),
+    ] {
+        let error = gpu::choose(&row, &[Choice { penalties: Some(penalties), draw: Draw::default() }]).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
     Ok(())
 }
