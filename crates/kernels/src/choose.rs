@@ -56,7 +56,9 @@ impl TextTokens {
     /// The tokens of a prompt, of which nothing was written.
     pub fn of(prompt: &[u32]) -> Self {
         let mut text = Self::default();
-        prompt.iter().for_each(|&token| _ = text.place(token));
+        for &token in prompt {
+            text.place(token);
+        }
         text
     }
 
