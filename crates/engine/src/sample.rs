@@ -218,7 +218,9 @@ mod tests {
     /// What a prompt and an answer penalise.
     fn text(prompt: &[u32], answer: &[u32]) -> TextTokens {
         let mut text = TextTokens::of(prompt);
-        answer.iter().for_each(|&token| text.write(token));
+        for &token in answer {
+            text.write(token);
+        }
         text
     }
 

@@ -143,7 +143,9 @@ fn what_a_row_writes_is_penalised_from_then_on() -> Result<()> {
     // The first token of each row is written already, and the last row is given only three more.
     let mut first = [read[0].clone(), read[1].clone()];
     let ids = [0, 1, 2].map(|row: usize| expected[row][0].expect("logits are numbers").token);
-    first.iter_mut().zip(ids).for_each(|(text, id)| text.write(id));
+    for (text, id) in first.iter_mut().zip(ids) {
+        text.write(id);
+    }
     let from = |at: usize, left| DecodeRow {
         choice: choice(at, first.get(at).unwrap_or(&empty), 1),
         ..row(ids[at], at, left, &[])

@@ -323,7 +323,9 @@ fn draws_without_meaning_are_refused() -> Result<()> {
 fn text(many: usize, vocab: usize, seed: usize) -> TextTokens {
     let token = |i: usize| ((i * 7919 + seed) % vocab) as u32;
     let mut text = TextTokens::of(&(0..many).map(token).collect::<Vec<_>>());
-    (0..many).step_by(3).for_each(|i| text.write(token(i)));
+    for i in (0..many).step_by(3) {
+        text.write(token(i));
+    }
     text
 }
 
