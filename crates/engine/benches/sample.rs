@@ -1,8 +1,7 @@
 //! From the logits of one row to a token, for a vocabulary of Qwen3's size: greedy, sampled, and under each cut.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use headtemper_engine::TextTokens;
-use headtemper_engine::{Noise, Sampling};
+use headtemper_engine::{Noise, Sampling, TextTokens};
 
 const VOCAB: u32 = 151_936;
 

@@ -161,7 +161,7 @@ DEVICE void sample_penalise(const SampleArgs& args) {
         const uint32_t token = text[i], id = token & ~WRITTEN;
         const float own = logits[id];
         float logit = own;
-        // In the order of the engine, each rounded by itself: no multiplication follows a sum.
+        // In the engine's order. No compiler makes one operation of these: each is rounded as in the engine.
         if (token & WRITTEN) logit -= penalty.presence;
         logit = logit > 0.0f ? logit / penalty.repetition : logit * penalty.repetition;
         kept[i] = own;
