@@ -174,8 +174,8 @@ fn controls_markdown(attribution: &Attribution) -> String {
         return String::new();
     }
     let mut table = Table::of([Left("disposition and control")])
-        .with([Right("largest d"), Right("p max")])
-        .with([Right("largest d held out"), Right("p max")])
+        .with([Right("largest d"), Right("least p max")])
+        .with([Right("largest d held out"), Right("least p max")])
         .with([Left("verdicts")]);
     let mut row = |name: String, s: &Summary| {
         let verdicts: Vec<String> = s.verdicts.iter().map(|(verdict, n)| format!("{n} {verdict}")).collect();

@@ -86,8 +86,8 @@ pub(super) fn head_row(name: &str, between: &str, naive: bool) -> String {
         put!(out, r#"<th scope="col" class="tally {}">{words}</th>"#, marked(verdict));
     }
     out.push_str(
-        r#"<th scope="col" class="gap">largest d</th><th scope="col">head</th><th scope="col">p max</th>
-        <th scope="col" class="gap">held out</th><th scope="col">head</th><th scope="col">p max</th>"#,
+        r#"<th scope="col" class="gap">largest d</th><th scope="col">head</th><th scope="col">least p max</th>
+        <th scope="col" class="gap">held out</th><th scope="col">head</th><th scope="col">least p max</th>"#,
     );
     out + if naive { r#"<th scope="col" class="gap">d naive</th></tr></thead>"# } else { "</tr></thead>" }
 }
