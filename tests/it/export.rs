@@ -123,6 +123,23 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     assert_eq!(left, ["full"]);
 }
 
+/// A directory that is a file system of its own cannot be replaced: that is said before anything is written, through a link as well.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_export_takes_no_file_systems_place() {
+    let lab = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/proc", lab.path().join("o")).unwrap();
+    for out in ["o", "/proc"] {
+        let args = ["export", "--plan", "L2H0:0.5", "--out", out];
+        let refused = temper().args(args).arg(golden_dir("llama")).current_dir(lab.path()).output().unwrap();
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{stderr}");
+        let why =
+            "cannot export /proc: a file system is mounted there, whose place no copy can take; give a directory in it";
+        assert!(stderr.contains(why), "{stderr}");
+    }
+}
+
 /// A link to an empty directory stays a link, and one that leads nowhere is refused.
 #[cfg(unix)]
 #[test]

@@ -174,6 +174,41 @@ fn what_does_not_make_up_a_sweep_is_not_merged() {
     lab.same(&RESULTS, "whole", "again");
 }
 
+/// Of two rows of one key that differ, none is known to be the right one: a merge names them, and writes nothing.
+#[test]
+fn rows_of_one_key_that_differ_are_not_merged() {
+    let lab = Lab::new();
+    items(&lab, 4);
+    for i in 1..=2 {
+        lab.done(&format!(
+            "sweep --model M --items q.jsonl --heads L0H1 --max-new-tokens 2 --lambda 1,0.5 --out s{i} --shard {i}/2"
+        ));
+    }
+    lab.done("merge m s1 s2");
+    let (whole, second) = (lab.read("m/rows.jsonl"), lab.read("s2/rows.jsonl"));
+    let line = second.lines().nth(1).unwrap();
+    let mut row: Value = serde_json::from_str(line).unwrap();
+    row["response"] = json!("something else");
+    let key = row["key"].as_str().unwrap().to_owned();
+    let refused = |one: &str, other: &str| {
+        let before: Vec<String> = ["m/rows.jsonl", "m/plan.json", "m/manifest.json"].map(|file| lab.read(file)).into();
+        let (out, err) = lab.ends(2, "merge m s1 s2");
+        let why = format!("{one}/rows.jsonl says something else than {other}/rows.jsonl of one key ({key})");
+        assert!(out.is_empty() && err.contains(&why), "{err}");
+        let after: Vec<String> = ["m/rows.jsonl", "m/plan.json", "m/manifest.json"].map(|file| lab.read(file)).into();
+        assert_eq!(before, after, "something was written");
+    };
+    lab.write("m/rows.jsonl", whole.replace(line, &row.to_string()));
+    refused("m", "s2");
+    lab.write("m/rows.jsonl", &whole);
+    lab.write("s1/rows.jsonl", format!("{}{row}\n", lab.read("s1/rows.jsonl")));
+    refused("s2", "s1");
+    // A shard that ran in another split before may hold a row of another shard, which says the same.
+    lab.write("s1/rows.jsonl", lab.read("s1/rows.jsonl").replace(&row.to_string(), line));
+    lab.done("merge m s1 s2");
+    assert_eq!(lab.read("m/rows.jsonl"), whole);
+}
+
 /// Shards are named as test runners do, and none is empty.
 #[test]
 fn a_shard_is_one_of_n() {

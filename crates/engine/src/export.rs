@@ -72,7 +72,7 @@ impl Original {
     /// The copy appears only when it is complete; what a killed process left of one is removed.
     ///
     /// # Errors
-    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty.
+    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty, or is where a file system is mounted.
     pub fn export(&self, plan: &HeadPlan, out: &Path) -> Result<Exported> {
         plan.check(&self.spec)?;
         plan.check_foldable()?;
@@ -84,6 +84,10 @@ impl Original {
             Ok(_) => fs::canonicalize(out).map_err(cannot(out))?,
             Err(_) => out.to_path_buf(),
         };
+        if is_mounted(out) {
+            let why = "a file system is mounted there, whose place no copy can take; give a directory in it";
+            return Err(EngineError::Export { path: out.into(), why: why.into() });
+        }
         let taken = fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) || out.is_file();
         if taken {
             return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
@@ -146,6 +150,21 @@ impl Original {
         exported.files.push(RECORD.into());
         Ok(exported)
     }
+}
+
+/// Whether another file system begins at a directory: it cannot be replaced, and what lies beside it cannot be renamed into it.
+#[cfg(unix)]
+fn is_mounted(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+    let beside = std::path::absolute(dir).ok().and_then(|path| device(path.parent()?));
+    device(dir).zip(beside).is_some_and(|(there, beside)| there != beside)
+}
+
+/// See above: elsewhere renaming says it, at the end.
+#[cfg(not(unix))]
+fn is_mounted(_: &Path) -> bool {
+    false
 }
 
 /// A fresh directory beside `out`, in the same file system, and the lock that says that somebody writes it.

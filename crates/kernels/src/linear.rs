@@ -142,7 +142,9 @@ impl CustomOp2 for Linear<'_> {
     }
 }
 
-/// Bytes of panels per task: they stay in the L2 cache while every strip of activations passes over them.
+/// Bytes of panels per task, and of those widened together: these stay in the L2 cache until they are used, and stored ones while strips
+/// of activations pass over all of them in turn. Where all rows pass a panel before the next (with AVX2, `panel_by_panel`), only that
+/// one has to stay.
 const TASK_BYTES: usize = 256 * 1024;
 /// Rows of activations that pass over panels together, at most.
 const STRIP: usize = 6;

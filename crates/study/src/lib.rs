@@ -38,7 +38,8 @@ pub use attribute::{
 pub use attribution::attribution_markdown;
 pub use capture::{
     Answering, CaptureJob, CaptureOptions, Captured, Difference, FeatureMeta, Features, GeneratedMeta,
-    GeneratedVsForced, HeadVectors, PieceMeta, WrittenAnswers, capture_file, merge_features, parse_layers, prompts,
+    GeneratedVsForced, HeadVectors, PieceMeta, WrittenAnswers, capture_file, check_layers, merge_features,
+    parse_layers, prompts,
 };
 pub use dry::{DryRun, dry_capture, dry_run, dry_score, dry_sweep, duration};
 pub use error::StudyError;

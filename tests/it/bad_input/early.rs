@@ -22,6 +22,11 @@ fn head_files(bench: &Bench) {
     table.add("lambda", Array::F32(vec![3, 1, 1], vec![0.5; 3]));
     table.add("id", Array::Text(["a", "b", "x"].map(String::from).into()));
     table.save(&bench.path("ids.npz")).unwrap();
+    for (name, shape) in [("flat.npz", vec![2]), ("empty.npz", vec![0, 4, 6]), ("headless.npz", vec![1, 4, 0])] {
+        let mut table = Npz::default();
+        table.add("lambda", Array::F32(shape.clone(), vec![0.5; shape.iter().product()]));
+        table.save(&bench.path(name)).unwrap();
+    }
 }
 
 #[test]
@@ -106,13 +111,16 @@ fn attributions_are_refused_before_the_model() {
 fn captures_answers_and_exports_are_refused_before_the_model() {
     let bench = Bench::new();
     head_files(&bench);
-    let plans: [(&str, &[&str]); 7] = [
+    let plans: [(&str, &[&str]); 10] = [
         ("--plan L0H1", &["head L0H1 has no lambda"]),
         ("--plan L0H1 --lambda nan", &["'nan'", "must be a number from"]),
         ("--plan L0H1:0.5 --lambda 0.5", &["--lambda is 0.5", "left out"]),
         ("--plan top:3@nofile.json --lambda 0.5", &["cannot read nofile.json"]),
         ("--plan nofile.npz", &["cannot read nofile.npz"]),
         ("--plan ids.npz#x", &["ids.npz: has no array 'variant'"]),
+        ("--plan flat.npz", &["flat.npz: array 'lambda' is [2], but must be [row, layer, head]"]),
+        ("--plan empty.npz", &["empty.npz: array 'lambda' is [0, 4, 6]", "none of them 0"]),
+        ("--plan headless.npz", &["headless.npz: array 'lambda' is [1, 4, 0]"]),
         ("--plan all --lambda 1e9", &["'1e9'"]),
     ];
     let (capture, generate) =
@@ -130,6 +138,9 @@ fn captures_answers_and_exports_are_refused_before_the_model() {
             ("--last-n 0", &["last_n is 0"]),
             ("--mean-layers 0", &["mean_layers is 0"]),
             ("--part-items 0", &["--part-items is 0"]),
+            ("--layers foo", &["the list of layers is foo", "or layers such as 0,4,8..12, last, last:2"]),
+            ("--layers last:x", &["the list of layers is last:x"]),
+            ("--layers=", &["the list of layers is empty"]),
             ("--generate --max-new-tokens 0", &["max_new_tokens is 0"]),
             ("--generate --top-p 0", &["top_p is 0"]),
             ("--shard 4/4", &["items"]),

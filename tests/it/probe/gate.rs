@@ -73,6 +73,8 @@ fn a_gate_hedges_what_the_probe_doubts() {
     assert!(err.contains("threshold was 0.5, is 0.6"), "{err}");
     let (_, err) = lab.ends(2, &format!("{run} --site 0"));
     assert!(err.contains("--site is 0, but must be left out, or final_norm, which the probe was fitted on"), "{err}");
+    let (_, err) = lab.ends(2, &format!("{} --site last:x", run.replace("--model M", "--model ./gone")));
+    assert!(err.contains("the list of layers is last:x"), "{err}");
     let mut blank = lab.command(&run.replace("--out g", "--out g6"));
     let blank = blank.args(["--prefix", " "]).output().unwrap();
     assert!(String::from_utf8_lossy(&blank.stderr).contains("--prefix is blank") && !lab.path("g6").exists());

@@ -4,7 +4,7 @@ use anyhow::Result;
 use headtemper_engine::Keep;
 use headtemper_study::{
     Adjust, AttributeOptions, AttributeRun, AttributeSource, Compat, Controls, DispositionSpec, HeadChoice,
-    attribute_run, named, read_dispositions,
+    attribute_run, attribution::Attribution, named, read_dispositions,
 };
 
 use crate::{
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Done> {
             shuffled: args.control.contains(&ControlOf::Shuffled),
             random: args.control.contains(&ControlOf::Random).then_some(args.seed),
         },
-        beside: args.beside.clone(),
+        beside: args.beside.iter().map(|path| Attribution::read(path)).collect::<Result<_, _>>()?,
         top: args.top,
         lambda: args.lambda,
         stop: None,

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use headtemper_engine::{HeadsWanted, Keep};
-use headtemper_study::{CaptureJob, CaptureOptions, capture_file, check_rows, count, dry_capture, parse_layers};
+use headtemper_study::{
+    CaptureJob, CaptureOptions, capture_file, check_layers, check_rows, count, dry_capture, parse_layers,
+};
 use serde_json::json;
 
 use crate::{
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     let job = CaptureJob { items: &items, options: &options, answering, shard, part_items, out, answers };
     // What needs no model is refused before one is opened, which may take minutes.
     job.check()?;
+    check_layers(&args.layers)?;
     model::check_plan(&args.plan)?;
     if let Some(text) = &args.plan.plan {
         check_rows(text, || Ok(items.read(0..items.len())?.into_iter().map(|item| item.id).collect()))?;

@@ -1,10 +1,6 @@
 //! The verb `attribute`: one pass over the texts, any number of dispositions, in a directory of its own.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-};
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
 use headtemper_engine::Encoded;
 use headtemper_hook::{LAMBDAS, is_lambda};
@@ -31,7 +27,7 @@ use crate::{
     report::{self, Facts, Page},
     store::{
         digest::digest,
-        files::{read_json, write_json, write_text},
+        files::{write_json, write_text},
     },
 };
 
@@ -50,7 +46,7 @@ pub struct AttributeRun<'a> {
     /// The same where there is nothing to find.
     pub controls: Controls,
     /// Attributions of other models to be set beside this one.
-    pub beside: Vec<PathBuf>,
+    pub beside: Vec<Attribution>,
     /// How many heads of each disposition the head lists hold.
     pub top: TopHeads,
     /// λ of the head lists.
@@ -86,10 +82,9 @@ pub fn attribute_run(
     settings.check()?;
     settings.check_for(source)?;
     let source = Source::open(source)?;
-    let others = settings.others()?;
     // Every refusal comes before the first file.
     let chosen = settings.choose(&source, items)?;
-    let parts = settings.parts(&source, &chosen, &others);
+    let parts = settings.parts(&source, &chosen);
     if let Some(told) = source.told(chosen.items.len()) {
         progress.note(&told);
     }
@@ -101,7 +96,7 @@ pub fn attribute_run(
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let attribution = if run.finished("attribute", &key, &ATTRIBUTION_FILES, progress) {
         progress.note("attribute  nothing left to do");
-        read_json(&run.file("attribution.json"))?
+        Attribution::read(&run.file("attribution.json"))?
     } else {
         let Chosen { items, facts, texts, specs, cohorts, skipped, .. } = chosen;
         let read = texts.read(&items, settings, progress)?;
@@ -114,7 +109,7 @@ pub fn attribute_run(
             shuffled: settings.controls.shuffled,
             stop: settings.stop,
         };
-        let found = work.attribute(&others, progress)?;
+        let found = work.attribute(&settings.beside, progress)?;
         let attribution = Attribution { skipped, ..found };
         let warnings = Said::of(&attribution, said_dropped.clone()).warnings;
         let attribution = Attribution { warnings, ..attribution };
@@ -154,20 +149,13 @@ impl AttributeRun<'_> {
     /// Refuses what cannot be compared whatever reads it, so that no model has to be opened first.
     ///
     /// # Errors
-    /// If an attribution that is set beside this one cannot be read, a cohort is too small, an item has no
-    /// response, or no item has a field that is named.
+    /// If a cohort is too small, an item has no response, or no item has a field that is named.
     pub fn check_items(&self, items: &[Item]) -> Result<()> {
-        self.others()?;
         let (specs, cohorts, _) = self.fill(self.specs.clone(), items)?;
         let chosen = self.members(&cohorts, items)?;
         let (_, cohorts, _) = self.fill(specs, &chosen)?;
         let facts: Vec<ItemFacts> = chosen.iter().map(ItemFacts::of).collect();
         cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))
-    }
-
-    /// The attributions of other models.
-    fn others(&self) -> Result<Vec<Attribution>> {
-        self.beside.iter().map(|path| read_json(path)).collect()
     }
 
     /// The items of any cohort, each with a response.
@@ -254,7 +242,7 @@ impl AttributeRun<'_> {
         }
     }
 
-    fn parts(&self, source: &Source<'_>, chosen: &Chosen<'_>, others: &[Attribution]) -> Parts {
+    fn parts(&self, source: &Source<'_>, chosen: &Chosen<'_>) -> Parts {
         let compared: Vec<_> = chosen
             .specs
             .iter()
@@ -285,7 +273,7 @@ impl AttributeRun<'_> {
             .with("last_n", source.last_n(self.last_n))
             .with("method", &self.options)
             .with("controls", (self.controls.shuffled, self.controls.random))
-            .with("beside", others.iter().map(|other| (&other.model, digest(other))).collect::<Vec<_>>())
+            .with("beside", self.beside.iter().map(|other| (&other.model, digest(other))).collect::<Vec<_>>())
             .with("top", (self.top, self.lambda))
     }
 }

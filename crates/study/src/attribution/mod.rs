@@ -6,9 +6,11 @@ mod head;
 mod kind;
 pub(crate) mod text;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use crate::AttributeOptions;
+use crate::{AttributeOptions, Result, store::files::read_json};
 
 pub use across::{Across, Beside, Pair, Recurring};
 pub use checks::{
@@ -49,6 +51,16 @@ pub struct Attribution {
     /// What a reader must know of all dispositions; each has its own warnings beside these.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+impl Attribution {
+    /// Reads an `attribution.json`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is none.
+    pub fn read(path: &Path) -> Result<Self> {
+        read_json(path)
+    }
 }
 
 /// The heads between two cohorts. Differences are a minus b: d > 0 means louder in a.

@@ -36,7 +36,7 @@ pub use file::{CaptureJob, Captured, capture_file};
 pub use generated::{Answering, Difference, GeneratedVsForced};
 pub use join::merge_features;
 pub(crate) use kept::Kept;
-pub use layers::parse_layers;
+pub use layers::{check_layers, parse_layers};
 pub(crate) use lengths::{LENGTHS, lengths};
 pub(crate) use prepared::{Prepared, ToDo};
 

@@ -48,6 +48,7 @@ impl GateRun<'_> {
     pub fn check(&self, items: &[Item]) -> Result<()> {
         self.fit()?;
         self.generate.check()?;
+        self.site.map_or(Ok(()), ProbeSite::check)?;
         if self.prefix.trim().is_empty() {
             // A blank prefix would change no answer, but count as a hedge.
             return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));

@@ -5,9 +5,12 @@ use std::fmt;
 use headtemper_engine::Engine;
 
 use crate::{
-    Features, Result, StudyError, parse_layers,
+    Features, Result, StudyError, check_layers, parse_layers,
     probe::{Origin, average},
 };
+
+/// The site that is no layer.
+const FINAL_NORM: &str = "final_norm";
 
 /// Where in the forward pass a probe's features come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +24,7 @@ pub(crate) enum ProbeSite {
 impl fmt::Display for ProbeSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::FinalNorm => f.write_str("final_norm"),
+            Self::FinalNorm => f.write_str(FINAL_NORM),
             Self::Layers(layers) => {
                 let layers: Vec<String> = layers.iter().map(ToString::to_string).collect();
                 f.write_str(&layers.join(","))
@@ -31,6 +34,18 @@ impl fmt::Display for ProbeSite {
 }
 
 impl ProbeSite {
+    /// Refuses what is no site of any model, so that none has to be opened first.
+    ///
+    /// # Errors
+    /// If it lists no layers.
+    pub(crate) fn check(asked: &str) -> Result<()> {
+        match asked {
+            FINAL_NORM => Ok(()),
+            "none" => Err(StudyError::option("--site", "no layer", "final_norm, or layers such as 26..29")),
+            text => check_layers(text),
+        }
+    }
+
     /// What was asked for, or what the probe's training file says of itself.
     ///
     /// # Errors
@@ -39,8 +54,8 @@ impl ProbeSite {
         let layers = engine.spec().layers.len();
         let asked = match asked {
             None => return Self::said(train, layers),
-            Some("final_norm") => Self::FinalNorm,
-            Some(text) => parse_layers(text, layers).map(Self::Layers).and_then(Self::not_empty)?,
+            Some(FINAL_NORM) => Self::FinalNorm,
+            Some(text) => Self::check(text).and_then(|()| parse_layers(text, layers)).map(Self::Layers)?,
         };
         match Self::said(train, layers) {
             Ok(said) if said != asked => Err(StudyError::option(
@@ -70,15 +85,6 @@ impl ProbeSite {
                 Ok(Self::Layers((layers - count..layers).collect()))
             }
             _ => Err(unknown()),
-        }
-    }
-
-    fn not_empty(self) -> Result<Self> {
-        match &self {
-            Self::Layers(layers) if layers.is_empty() => {
-                Err(StudyError::option("--site", "no layer", "final_norm, or layers such as 26..29"))
-            }
-            _ => Ok(self),
         }
     }
 

@@ -58,12 +58,21 @@ impl<'a> TableSource<'a> {
         }
     }
 
-    /// Refuses a table that fits no model: as [`TableSource::plans`], except for the shape and what each row holds.
+    /// Refuses a table that fits no model: as [`TableSource::plans`], except for its numbers of layers and heads and what each row holds.
     pub(super) fn check(&self) -> Result<()> {
-        match self.lambda()?.0[..] {
-            // Without rows or axes it has the wrong shape, and the model tells which would be right.
-            [] | [0, ..] => Ok(()),
-            [rows, ..] => self.row_of(rows).map(drop),
+        let (shape, _) = self.lambda()?;
+        self.row_of(self.rows(&shape)?).map(drop)
+    }
+
+    /// How many rows a table of this shape has.
+    fn rows(&self, shape: &[usize]) -> Result<usize> {
+        match *shape {
+            [rows, layers, heads] if rows.min(layers).min(heads) > 0 => Ok(rows),
+            _ => {
+                let found = if shape.is_empty() { "a single number".into() } else { format!("{shape:?}") };
+                let why = format!("array 'lambda' is {found}, but must be [row, layer, head], none of them 0");
+                Err(StudyError::content(&self.path, why))
+            }
         }
     }
 
@@ -93,8 +102,8 @@ impl<'a> TableSource<'a> {
         let (shape, values) = self.lambda()?;
         let (layers, heads) = (spec.layers.len(), spec.layers.iter().map(|layer| layer.heads.count).max().unwrap_or(0));
         // A table of another shape is for another model, whose heads mean nothing here.
-        let [rows, ..] = shape[..] else { return Err(wrong("array 'lambda' is a single number".into())) };
-        if shape[1..] != [layers, heads] || rows == 0 {
+        let rows = self.rows(&shape)?;
+        if shape[1..] != [layers, heads] {
             let why = format!(
                 "array 'lambda' is {shape:?}, but must be [row, {layers}, {heads}] for this model: its layers, and the most heads that one \
                  has; 1 where there is no head"

@@ -128,7 +128,8 @@ fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
     };
     format!(
         r#"<h3>Heads by {by}</h3><p class="note">{listed} z is taken over the last {} of each response.{dashed}
-        <span class="screen">A click on a column's name sorts by it.</span> Every column is explained at the end.</p>{}"#,
+        <span class="screen">A click on a column's name sorts by it. Folded below: all heads with every column, as means, p, d of the last
+        token, cosines and r.</span> All columns are explained at the end.</p>{}"#,
         count(attribution.last_n, "token"),
         table::draw(attribution, disposition)
     )

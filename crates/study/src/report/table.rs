@@ -1,11 +1,12 @@
-//! The ranked table of heads: the first twenty together with the clearest on held-out items, and all of them behind a click.
+//! The ranked table of heads: the first twenty together with the clearest on held-out items, with what their verdicts rest on; and behind
+//! a click all heads with every column.
 
 use crate::{
     RankBy,
     attribution::{Attribution, Disposition, HeadEffect, Verdict, text::ranked},
     report::{
         axis::{Axis, extent},
-        text::{NARROW, column_decimals, escape, fixed, folded, interval, p_value, put, signed, wide},
+        text::{NARROW, column_decimals, count, escape, fixed, folded, interval, p_value, put, signed, wide},
         verdict::{Question, marked, stands_out},
     },
     significance::LEVEL,
@@ -29,12 +30,18 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Stri
         .filter(|(rank, head)| *rank < LISTED || is_clear(head))
         .map(|(_, head)| *head)
         .collect();
-    let mut out = table(disposition, &first, true);
-    if heads.len() > first.len() {
-        let all = format!("All {} heads", heads.len());
-        out += &folded(&all, "attribution.csv", &table(disposition, &heads, false));
-    }
-    out
+    let all = format!("All {}, every column", count(heads.len(), "head"));
+    let every = table(disposition, &heads, Columns::Every);
+    table(disposition, &first, Columns::Verdict) + &folded(&all, "attribution.csv", &every)
+}
+
+/// Which columns a table has.
+#[derive(Clone, Copy, PartialEq)]
+enum Columns {
+    /// What a verdict rests on, with d drawn: as wide as a page.
+    Verdict,
+    /// All, as numbers.
+    Every,
 }
 
 /// The heads that lie furthest apart on held-out items.
@@ -58,68 +65,102 @@ impl Decimals {
     }
 }
 
-fn table(disposition: &Disposition, heads: &[&HeadEffect], bars: bool) -> String {
-    let mut out = wide(&format!("Heads of {}", escape(&disposition.name)), "sort heads-table");
-    head_row(&mut out, disposition, bars);
-    out.push_str("<tbody>");
+fn table(disposition: &Disposition, heads: &[&HeadEffect], columns: Columns) -> String {
+    let name = escape(&disposition.name);
     let decimals = Decimals::of(&disposition.heads);
-    let axis = bars.then(|| bar_axis(disposition, heads));
-    for head in heads {
-        row(&mut out, disposition, head, &decimals, axis.as_ref());
+    let mut out = String::new();
+    match columns {
+        Columns::Verdict => {
+            out += &wide(&format!("Heads of {name}"), "sort heads-table");
+            head_row(&mut out, disposition, columns);
+            let axis = bar_axis(disposition, heads);
+            for head in heads {
+                row(&mut out, head, &decimals, Some(&bar(disposition, head, &axis)));
+            }
+        }
+        Columns::Every => {
+            out += &wide(&format!("Heads of {name}, every column"), "sort heads-table every");
+            head_row(&mut out, disposition, columns);
+            for head in heads {
+                row(&mut out, head, &decimals, None);
+            }
+        }
     }
     out + "</tbody>" + NARROW
 }
 
-/// One head; what stands out for a question is bold there, with the p or q that makes it so.
-fn row(out: &mut String, disposition: &Disposition, head: &HeadEffect, decimals: &Decimals, bars: Option<&Axis>) {
+/// One head; what stands out for a question is bold there, with the p or q that makes it so. With d drawn, only what its verdict
+/// rests on.
+fn row(out: &mut String, head: &HeadEffect, decimals: &Decimals, drawn: Option<&str>) {
     let bold = |yes: bool| if yes { r#" class="out""# } else { "" };
     let (loud, elsewhere) = (bold(stands_out(head, Question::Magnitude)), bold(stands_out(head, Question::Direction)));
     let small = |p: f64| bold(p <= LEVEL);
     let magnitude = &head.magnitude;
+    let every = |out: &mut String, cells: &[String]| {
+        if drawn.is_none() {
+            for cell in cells {
+                put!(out, "<td>{cell}</td>");
+            }
+        }
+    };
     // What the cells of a column share is set once, in the style sheet: there are thousands of cells.
     let (mark, at, verdict) = (marked(head.verdict), head.at(), head.verdict);
     let rank = Verdict::ALL.iter().rev().position(|of| *of == verdict).unwrap_or(0);
     put!(out, r#"<tr><th scope="row" class="{mark}">{at}</th><td data-v="{rank}">{verdict}</td>"#);
-    let means = [magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means));
-    put!(out, "<td>{}</td><td>{}</td><td>{}</td>", means[0], means[1], signed(magnitude.delta, decimals.deltas));
+    every(out, &[magnitude.mean_a, magnitude.mean_b].map(|mean| fixed(mean, decimals.means)));
+    put!(out, "<td>{}</td>", signed(magnitude.delta, decimals.deltas));
     put!(out, "<td{loud}>{}</td><td>{}</td>", signed(magnitude.cohen_d, 2), interval(head.d_low, head.d_high, 2));
-    if let Some(axis) = bars {
-        put!(out, r#"<td class="bar">{}</td>"#, bar(disposition, head, axis));
+    if let Some(bar) = drawn {
+        put!(out, r#"<td class="bar">{bar}</td>"#);
     }
-    put!(out, "<td>{}</td><td{}>{}</td>", p_value(magnitude.p), small(magnitude.q), p_value(magnitude.q));
+    every(out, &[p_value(magnitude.p)]);
+    put!(out, "<td{}>{}</td>", small(magnitude.q), p_value(magnitude.q));
     put!(out, "<td{}>{}</td>", small(magnitude.p_max), p_value(magnitude.p_max));
-    put!(out, "<td>{}</td>", signed(head.final_token.cohen_d, 2));
+    every(out, &[signed(head.final_token.cohen_d, 2)]);
     put!(out, "<td>{}</td><td{elsewhere}>{}</td>", fixed(head.d_naive, 2), signed(head.d_crossfit, 2));
-    put!(out, "<td>{}</td>", p_value(head.p_directional));
+    every(out, &[p_value(head.p_directional)]);
     put!(out, "<td{}>{}</td>", small(head.q_directional), p_value(head.q_directional));
     put!(out, "<td{}>{}</td>", small(head.p_max_directional), p_value(head.p_max_directional));
     put!(out, "<td>{}</td>", p_value(head.p_max_across.min(head.q_across)));
-    put!(out, "<td>{}</td><td>{}</td>", fixed(head.cos_means, 4), signed(head.cos_centered, 2));
-    put!(out, "<td>{}</td><td>{}</td></tr>", signed(head.r_length, 2), signed(head.d_length_adjusted, 2));
+    every(out, &[fixed(head.cos_means, 4), signed(head.cos_centered, 2), signed(head.r_length, 2)]);
+    put!(out, "<td>{}</td></tr>", signed(head.d_length_adjusted, 2));
 }
 
-fn head_row(out: &mut String, disposition: &Disposition, bars: bool) {
-    let (a, b) = (escape(&disposition.a), escape(&disposition.b));
+/// Opens a table: its columns' names, and its body.
+fn head_row(out: &mut String, disposition: &Disposition, columns: Columns) {
+    let every = columns == Columns::Every;
+    let of_every = |text: &'static str| if every { text } else { "" };
+    let spans = if every { [9, 8, 2] } else { [6, 5, 1] };
+    out.push_str(of_every(
+        r#"<colgroup><col span="2"/><col class="unprinted" span="2"/><col span="4"/><col class="unprinted"/><col span="5"/>
+        <col class="unprinted"/><col span="6"/></colgroup>"#,
+    ));
     put!(
         out,
-        r#"<colgroup><col span="2"/><col class="unprinted" span="2"/><col span="3"/>{}<col/><col class="unprinted"/><col span="5"/>
-        <col class="unprinted"/><col span="6"/></colgroup>
-        <thead><tr class="span"><td></td><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
-        <th colspan="8" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
-        <th colspan="2" scope="colgroup" class="gap">length</th></tr>
-        <tr><th scope="col">head</th><th scope="col">verdict</th><th scope="col">mean {a}</th><th scope="col">mean {b}</th>
-        <th scope="col" data-size>Δ</th><th scope="col" data-size aria-sort="descending">d</th><th scope="col">95 %</th>"#,
-        if bars { r#"<col class="unprinted"/>"# } else { "" },
-        9 + usize::from(bars)
+        r#"<thead><tr class="span"><td></td><td></td><th colspan="{}" scope="colgroup">magnitude: is z louder?</th>
+        <th colspan="{}" scope="colgroup" class="gap">direction: does z lie elsewhere?</th>
+        <th colspan="{}" scope="colgroup" class="gap">length</th></tr>
+        <tr><th scope="col">head</th><th scope="col">verdict</th>"#,
+        spans[0],
+        spans[1],
+        spans[2]
     );
-    if bars {
-        out.push_str(r#"<td class="bar"></td>"#);
+    if every {
+        let (a, b) = (escape(&disposition.a), escape(&disposition.b));
+        put!(out, r#"<th scope="col">mean {a}</th><th scope="col">mean {b}</th>"#);
     }
     out.push_str(
-        r#"<th scope="col">p</th><th scope="col">q</th><th scope="col">p max</th><th scope="col" data-size>d final</th>
-        <th scope="col">d naive</th><th scope="col">d held out</th><th scope="col">p</th>
-        <th scope="col">q</th><th scope="col">p max</th><th scope="col">across</th><th scope="col">cos</th><th scope="col">centred</th>
-        <th scope="col" data-size>r</th><th scope="col" data-size>d adjusted</th></tr></thead>"#,
+        r#"<th scope="col" data-size>Δ</th><th scope="col" data-size aria-sort="descending">d</th><th scope="col">95 %</th>"#,
+    );
+    out.push_str(if every { r#"<th scope="col">p</th>"# } else { r#"<td class="bar"></td>"# });
+    put!(
+        out,
+        r#"<th scope="col">q</th><th scope="col">p max</th>{}<th scope="col">d naive</th><th scope="col">d held out</th>{}
+        <th scope="col">q</th><th scope="col">p max</th><th scope="col">across</th>{}
+        <th scope="col" data-size>d adjusted</th></tr></thead><tbody>"#,
+        of_every(r#"<th scope="col" data-size>d final</th>"#),
+        of_every(r#"<th scope="col">p</th>"#),
+        of_every(r#"<th scope="col">cos</th><th scope="col">centred</th><th scope="col" data-size>r</th>"#)
     );
 }
 
@@ -175,16 +216,33 @@ mod tests {
     #[test]
     fn the_first_twenty_the_clearest_and_then_all() {
         let mut disposition = fixture::disposition(&[5; 6]);
-        assert!(drawn(fixture::disposition(&[5; 4])).matches("<details").next().is_none());
         let quiet = disposition.heads.iter_mut().find(|head| head.magnitude.cohen_d == 0.0).expect("one is 0");
         quiet.d_crossfit = 2.0;
         let name = format!(">{}</th>", quiet.at());
         let out = drawn(disposition);
         let (first, all) = out.split_once("<details").expect("a fold");
-        assert!(all.contains("All 30 heads") && all.matches("<tr>").count() == 30 + 1);
+        assert!(all.contains("All 30 heads, every column") && all.matches("<tr>").count() == 30 + 1);
         let rows = first.matches("<tr>").count() - 1;
         assert!((LISTED + 1..=LISTED + CLEAREST).contains(&rows), "{rows}");
         assert!(first.contains(&name), "the clearest head is not among the loudest");
+    }
+
+    /// However few heads there are, a fold has the columns that the first table does not show.
+    #[test]
+    fn the_first_table_shows_what_verdicts_rest_on_and_the_fold_everything() {
+        let out = drawn(fixture::disposition(&[2]));
+        let (first, all) = out.split_once("<details").expect("a fold");
+        let names = |table: &str| -> Vec<String> {
+            let names = table.split("<th scope=\"col\"").skip(1).map(|cell| cell.split(['>', '<']).nth(1));
+            names.map(|name| name.unwrap_or_default().to_owned()).collect()
+        };
+        let (shown, every) = (names(first), names(all));
+        let only_there = ["mean cw", "mean cr", "p", "d final", "cos", "centred", "r"];
+        assert!(shown.iter().all(|name| every.contains(name)), "{shown:?}");
+        assert!(only_there.iter().all(|name| every.iter().any(|there| there == name)), "{every:?}");
+        assert!(!only_there.iter().any(|name| shown.iter().any(|there| there == name)), "{shown:?}");
+        assert_eq!(every.len(), shown.len() + only_there.len() + 1, "p stands there twice");
+        assert_eq!(first.matches("<svg").count(), 2, "d is drawn once for each head");
     }
 
     #[test]
@@ -201,7 +259,11 @@ mod tests {
     fn what_stands_out_is_bold_where_it_does() {
         let mut disposition = fixture::disposition(&[2]);
         disposition.heads[0].p_max_directional = 0.01;
-        assert_eq!(drawn(disposition).matches(r#"class="out""#).count(), 2);
+        let out = drawn(disposition);
+        let (first, all) = out.split_once("<details").expect("a fold");
+        for table in [first, all] {
+            assert_eq!(table.matches(r#"class="out""#).count(), 2);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! [`Shards::gather`] into a directory of the whole run, and the same results.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -140,7 +140,7 @@ impl Shards {
     /// The plan of the whole run, all its rows in the plan's order, and what else the shards hold.
     ///
     /// # Errors
-    /// If the shards were planned differently (naming what differs), or one lacks rows.
+    /// If the shards were planned differently (naming what differs), one lacks rows, or two hold different rows of one key.
     pub fn join<P: Serialize + DeserializeOwned, R: Keyed + DeserializeOwned>(&self) -> Result<Joined<P, R>> {
         let first = &self.dirs[0].1;
         let reference: Value = read_json(&first.join(PLAN))?;
@@ -169,22 +169,25 @@ impl Shards {
                     keys.len()
                 ));
             }
-            joined.extend(there);
-            rest.extend(rows.into_values());
+            joined.extend(there.into_iter().map(|row| (&**dir, row)));
+            rest.extend(rows.into_values().map(|row| (&**dir, row)));
         }
         if !lacking.is_empty() {
             return Err(StudyError::merge(lacking.join("; ")));
         }
+        one_result_a_key(joined.iter().chain(&rest))?;
         // A shard of an earlier, different split may hold rows of the others.
         let planned: BTreeSet<&str> = plan.keys.iter().map(String::as_str).collect();
-        rest.retain(|row| !planned.contains(row.key()));
-        Ok(Joined { plan, rows: joined, others: rest })
+        rest.retain(|(_, row)| !planned.contains(row.key()));
+        let rows = |of: Vec<(&Path, R)>| of.into_iter().map(|(_, row)| row).collect();
+        Ok(Joined { plan, rows: rows(joined), others: rows(rest) })
     }
 
     /// Takes a directory for the whole run and adds the joined rows that are not there yet, and the model that the shards ran.
     ///
     /// # Errors
-    /// If the directory belongs to something else, or cannot be written; if the shards do not say which model they ran.
+    /// If the directory belongs to something else, holds another row of a key than the shards, or cannot be written; if the shards do not
+    /// say which model they ran.
     pub fn gather<P, R>(
         &self,
         out: &Path,
@@ -199,9 +202,10 @@ impl Shards {
         let identity = self.manifest.identity();
         let identity = identity.map_err(|why| StudyError::merge(format!("their manifest {why}")))?;
         let mut run = RunDir::open(out, &self.manifest.command, &self.parts()?, None, progress)?;
+        let mut log: RowLog<R> = run.rows(progress)?;
+        self.agree(out, &log, &rows)?;
         run.note("identity", &identity)?;
         plan.save(&run)?;
-        let mut log: RowLog<R> = run.rows(progress)?;
         for row in rows {
             if log.get(row.key()).is_none() {
                 log.append(row)?;
@@ -209,6 +213,41 @@ impl Shards {
         }
         Ok((run, log, identity))
     }
+
+    /// Refuses rows of which the directory of the whole run holds others already.
+    fn agree<R: Keyed + Serialize + DeserializeOwned>(&self, out: &Path, log: &RowLog<R>, rows: &[R]) -> Result<()> {
+        let other = |row: &&R| log.get(row.key()).is_some_and(|there| there != *row);
+        let Some(row) = rows.iter().find(other) else { return Ok(()) };
+        // Which shard it is of is found again only here.
+        for (_, dir) in &self.dirs {
+            if read_rows::<R>(&dir.join(R::FILE))?.rows.get(row.key()) == Some(row) {
+                return Err(two_results::<R>(out, dir, row.key()));
+            }
+        }
+        unreachable!("the rows are those of the shards, which are locked")
+    }
+}
+
+/// Refuses two rows of one key that differ. Shards of another split before may each hold it.
+fn one_result_a_key<'a, R: Keyed + 'a>(rows: impl Iterator<Item = &'a (&'a Path, R)>) -> Result<()> {
+    let mut first: BTreeMap<&str, &(&Path, R)> = BTreeMap::new();
+    for row in rows {
+        let there = first.entry(row.1.key()).or_insert(row);
+        if there.1 != row.1 {
+            return Err(two_results::<R>(there.0, row.0, row.1.key()));
+        }
+    }
+    Ok(())
+}
+
+/// The error for two directories that hold different rows of one key.
+fn two_results<R: Keyed>(first: &Path, other: &Path, key: &str) -> StudyError {
+    let (first, other) = (first.join(R::FILE), other.join(R::FILE));
+    StudyError::merge(format!(
+        "{} says something else than {} of one key ({key}), but a key stands for one result; remove the line that is wrong there",
+        first.display(),
+        other.display()
+    ))
 }
 
 /// The error for two shards of different runs.
