@@ -136,7 +136,7 @@ fn the_later_steps_report_or_decide() {
             // One training item is not known to be right or wrong.
             let right = if name == "train" && i == 0 { Value::Null } else { json!(good) };
             json!({"id": format!("{name}{i}"), "prompt": format!("{name} {i}"), "items_right": right,
-                   "scores": {"a": good, "same": good, "noise": 1 + (i * 7 + i / 3) % 5}})
+                   "scores": {"a": good, "same": good, "noise": 1 + (i * 7 + i / 3) % 5, "rare": 1 + 4 * usize::from(i == 3)}})
         };
         lab.write_lines(&format!("{name}.jsonl"), (0..n).map(item));
     }
@@ -156,6 +156,11 @@ fn the_later_steps_report_or_decide() {
         axes.iter().find(|axis| axis["name"] == name).unwrap()["outcome"].clone()
     };
     assert_eq!((axis("scores.a>=4"), axis("scores.noise>=4")), (json!("passed"), json!("failed")));
+    assert_eq!(axis("scores.rare>=4"), "inconclusive");
+    let note = found["steps"][2]["note"].as_str().unwrap();
+    let why = "scores.rare>=4: the smaller class of the training items has 1, but 10 are needed; \
+               the smaller class of the fresh items has 1, but 10 are needed";
+    assert!(note.ends_with(why), "{note}");
     let flagged: Vec<&Value> =
         found["axis_pairs"].as_array().unwrap().iter().filter(|pair| pair["flagged"] == true).collect();
     assert_eq!(flagged.len(), 1, "{flagged:?}");
@@ -171,7 +176,7 @@ fn the_later_steps_report_or_decide() {
     assert!(squeezed(&out).contains("| items_right>=4, fresh AUC | 0.") && out.contains("≥ 0.600"), "{out}");
     let found = lab.json("named/falsify.json");
     assert_eq!(found["steps"][2]["checks"][0]["kind"], "share");
-    assert!(out.contains("warning: training: 1 items without a label were left out"), "{out}");
+    assert!(out.contains("warning: training: left out for want of a label: 1 item\n"), "{out}");
 }
 
 /// Each of these once passed, or crashed.

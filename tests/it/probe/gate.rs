@@ -97,13 +97,29 @@ fn a_gate_hedges_what_the_probe_doubts() {
     };
     lab.write_lines("brought.jsonl", (0..8).map(brought));
     let out = lab.done("gate --model M --items brought.jsonl --probe p --threshold 0.5 --out g5");
-    assert!(out.contains("5 of 8 answers come without a label, and without a lexicon (--hedges)"), "{out}");
+    assert!(
+        out.contains("5 of 8 answers come without one of the labels cr, cw, hr and hw, and without a lexicon"),
+        "{out}"
+    );
     assert!(
         out.contains("whether 8 of 8 answers were cut off is not known: items say it by a field finish_reason"),
         "{out}"
     );
     let cut_off = &lab.json("g5/gate.json")["cut_off"];
     assert_eq!((&cut_off["unsaid"], &cut_off["known"]["cr"]), (&json!(8), &json!(0)));
+    // Labels of another kind tell nothing, which is said before the model is opened.
+    let other =
+        |i: usize| json!({"prompt": format!("{i}?"), "response": "yes", "label": if i < 3 { "a" } else { "b" }});
+    lab.write_lines("other.jsonl", (0..5).map(other));
+    let (_, err) = lab.ends(2, "gate --model ./gone --items other.jsonl --probe p --threshold 0.5 --out g6");
+    let told = "warning: nothing says of any answer whether it is right: give items gold answers, or finished answers a coverage, \
+                correct, or one of the labels cr, cw, hr and hw; theirs are a 3, b 2\n";
+    assert!(err.contains(told), "{err}");
+    let out = lab.done("gate --model M --items other.jsonl --probe p --threshold 0.5 --out g6");
+    assert!(
+        out.contains("is known to be right or wrong: give items gold answers") && out.contains("a 3, b 2"),
+        "{out}"
+    );
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --layers 0 --heads none --out other.npz");
     lab.done("probe fit --features other.npz:h_layers[0] --labels l.json:y --cv 3 --shuffles 0 --out layers");
     lab.done("gate --model M --items items.jsonl --probe layers --threshold 0.5 --max-new-tokens 6 --out g2");

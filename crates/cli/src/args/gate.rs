@@ -30,7 +30,7 @@ pub(crate) struct Gate {
     #[arg(long, default_value = "I'm not sure, but ")]
     pub(crate) prefix: String,
     /// A lexicon of hedges, one phrase per line: an answer that contains one counts as hedged even without the gate; without a
-    /// lexicon, answers that are generated or have no label count as asserted
+    /// lexicon, answers that are generated or have none of the labels cr, cw, hr and hw count as asserted
     #[arg(long)]
     pub(crate) hedges: Option<PathBuf>,
     /// The directory to write: rows.jsonl, gated.jsonl, gate.json

@@ -218,7 +218,7 @@ pub(crate) struct Sweep {
     pub(crate) items: ItemArgs,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
-    /// A set of heads: L7H6,L23H1, all, a .json file, or top:5@attribution.json (top:5:direction@… ranks by direction); give --heads again for each further set
+    /// A set of heads: L7H6,L23H1, all, a .json file without λ, or top:5@attribution.json (top:5:direction@… ranks by direction); give --heads again for each further set
     #[arg(long, required = true)]
     pub(crate) heads: Vec<String>,
     /// Each listed head alone, instead of a set together
@@ -290,7 +290,7 @@ pub(crate) struct Score {
     pub(crate) items: ItemArgs,
     #[command(flatten)]
     pub(crate) groups: GroupArgs,
-    /// The heads, each tempered alone: all, L7H6,L23H1, a .json file, or top:5@attribution.json
+    /// The heads, each tempered alone: all, L7H6,L23H1, a .json file without λ, or top:5@attribution.json
     #[arg(long, default_value = "all")]
     pub(crate) heads: String,
     /// λ values, such as 0,0.5

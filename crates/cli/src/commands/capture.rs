@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     if args.mean_layers.is_some() {
         arrays += &format!(", h_mean [{n}, {d}]");
     }
-    ui::say(&format!("{wrote:<10} {}: {n} items, {arrays}", args.out.display()));
+    ui::say(&format!("{wrote:<10} {}: {}, {arrays}", args.out.display(), count(n, "item")));
     if let (Some(path), Some(answers)) = (answers, done.answers) {
         ui::say(&format!("answers    {}: {}{}", path.display(), count(answers.items, "item"), left_out(answers.empty)));
     }

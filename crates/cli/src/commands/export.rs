@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::export::Original;
+use headtemper_study::count;
 use serde_json::json;
 
 use crate::{Done, args::Export, model, ui};
@@ -30,7 +31,8 @@ pub(crate) fn run(args: &Export) -> Result<Done> {
         });
         ui::put_json(&facts)?;
     } else {
-        let mut text = format!("{} tensors changed, {} files written\n", written.changed.len(), written.files.len());
+        let (changed, files) = (count(written.changed.len(), "tensor"), count(written.files.len(), "file"));
+        let mut text = format!("{changed} changed, {files} written\n");
         if written.rounding > 1e-6 {
             text += &format!("weights are stored in half width: λ is off by up to {:.2} %\n", 100.0 * written.rounding);
         }

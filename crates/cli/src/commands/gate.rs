@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
     };
     // What needs no model is refused before one is opened, which may take minutes.
     settings.check(&items)?;
+    ui::warn(&settings.remarks(&items));
     let engine = model::open(&args.model, args.items.thinking)?;
     settings.generate.stop = Some(ui::stop_on_interrupt());
     let found = gate_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use headtemper_study::{
     ArmsWanted, Grader, RandomFrom, Sharded, SweepOptions, SweepRun, arms, check_arms, check_groups, check_head_set,
-    dry_sweep, head_set, outcome::Outcomes, sweep_markdown, sweep_run,
+    count, dry_sweep, head_set, outcome::Outcomes, sweep_markdown, sweep_run,
 };
 
 use crate::{
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Sweep) -> Result<Done> {
     match sweep_run(&engine, &run, &args.out, &mut ui::Bars::default())? {
         Sharded::Whole(outcomes) => put(&outcomes, &args.out, args.json)?,
         Sharded::Part { rows, of } => {
-            ui::say_part(args.shard.shard, &format!("{rows} of {of} rows"), &args.out);
+            ui::say_part(args.shard.shard, &format!("{rows} of {}", count(of, "row")), &args.out);
         }
     }
     ui::say_peak();

@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{
     Npz, Progress, ReadAs, Result, StudyError,
-    probe::{Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, Rule, column, evaluate, fit},
+    probe::{
+        Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, ProbeSet, Rule, column, evaluate, fit,
+    },
     read_items,
+    text::short,
 };
 
 /// An axis as it was declared: its name, and its column in both files.
@@ -169,6 +172,7 @@ fn one(
         fresh_range: Ends::NONE,
         p: None,
         outcome: Outcome::Inconclusive,
+        why: few((&train, &fresh), file.gates.min_class),
     };
     let warnings = label_warnings(&train, &fresh);
     // Too few items of a class to be dealt out over folds: nothing can be said.
@@ -189,16 +193,43 @@ fn one(
     let nulls = (fitted.probe.meta.null.as_ref(), null_of(&p[chosen], &fresh, &options));
     axis.p = nulls.0.zip(nulls.1.as_ref()).map(|(cv, fresh)| (cv.p, fresh.p));
     // Of many axes one passes by chance, so each answers for all (Bonferroni). If there can be no p, none can pass.
-    let sure =
-        options.shuffles == 0 || axis.p.is_some_and(|(cv, fresh)| cv.max(fresh) <= file.gates.alpha / count as f64);
-    let smaller = train.origin.smaller_of_units().min(fresh.origin.smaller_of_units());
+    let needed = file.gates.alpha / count as f64;
+    let sure = options.shuffles == 0 || axis.p.is_some_and(|(cv, fresh)| cv.max(fresh) <= needed);
     let reached = |value, needed| Check::at_least(Kind::Share, "AUC", value, needed);
     let on_fresh = reached(axis.fresh_auc, axes.fresh_auc).known_to(axis.fresh_range, &file.gates);
     axis.outcome = match steps::all([reached(axis.cv_auc, axes.cv_auc), on_fresh].iter().map(|check| check.outcome)) {
-        _ if smaller < file.gates.min_class => Outcome::Inconclusive,
-        Outcome::Passed if !sure => Outcome::Inconclusive,
+        _ if axis.why.is_some() => Outcome::Inconclusive,
+        Outcome::Passed if !sure => {
+            axis.why = Some(unsure(axis.p, needed));
+            Outcome::Inconclusive
+        }
         outcome => outcome,
     };
     let predictions = train.rows.iter().copied().zip(fitted.out_of_fold[chosen].iter().copied()).collect();
     Ok((axis, predictions, warnings))
+}
+
+/// Why two sets with too few items in a class cannot tell, if they have too few.
+fn few((train, fresh): (&ProbeSet, &ProbeSet), least: usize) -> Option<String> {
+    let few = |of: &str, set: &ProbeSet| {
+        let smaller = set.origin.smaller_of_units();
+        let units = if set.origin.units.is_some() { "prompts or groups" } else { "items" };
+        (smaller < least)
+            .then(|| format!("the smaller class of the {of} {units} has {smaller}, but {least} are needed"))
+    };
+    let all: Vec<String> = [few("training", train), few("fresh", fresh)].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// Why AUCs over their gates prove nothing: shuffled labels reach them too often, or cannot tell.
+fn unsure(p: Option<(f64, f64)>, needed: f64) -> String {
+    match p {
+        Some((cv, fresh)) => format!(
+            "shuffled labels reach as much: p {} in training and {} on fresh items, where {} is needed of each axis",
+            short(cv),
+            short(fresh),
+            short(needed)
+        ),
+        None => "its items can be labelled in too few ways for a p".into(),
+    }
 }

@@ -7,6 +7,7 @@ use headtemper_stats::{ClassWeight, Logistic, Random, Relabelings, Target, auc, 
 use super::{Baseline, BaselineName, GateFile, view::Texts};
 use crate::{
     Item, Npz, Result, Silent, StudyError, capture,
+    items::words::words,
     probe::{Ends, FitOptions, Probe, ProbeSet, fit},
 };
 
@@ -154,8 +155,8 @@ fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
         return Ok(Some((tokens.into_iter().flat_map(of).collect(), "log tokens of prompt and response".into())));
     }
     let Some(items) = &texts.items else { return Ok(None) };
-    let words = |text: &str| (text.split_whitespace().count() as f64).ln_1p();
-    let of = |item: &&Item| [words(&item.prompt_text()), words(item.response.as_deref().unwrap_or_default())];
+    let length = |text: &str| (words(text).len() as f64).ln_1p();
+    let of = |item: &&Item| [length(&item.prompt_text()), length(item.response.as_deref().unwrap_or_default())];
     Ok(Some((items.iter().flat_map(of).collect(), "log words of prompt and response".into())))
 }
 
@@ -190,8 +191,7 @@ fn bag_of_words(train: &[&Item], fresh: &[&Item]) -> Option<Features> {
 fn bag(item: &Item) -> BTreeMap<String, usize> {
     let mut bag = BTreeMap::new();
     for (side, text) in [("prompt", item.prompt_text()), ("response", item.response.clone().unwrap_or_default())] {
-        let lower = text.to_lowercase();
-        for word in lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        for word in words(&text) {
             *bag.entry(format!("{side} {word}")).or_default() += 1;
         }
     }

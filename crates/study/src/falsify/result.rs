@@ -223,6 +223,9 @@ pub struct Axis {
     pub p: Option<(f64, f64)>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why its items cannot tell; omitted if they can, or if the intervals say why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Two axes.

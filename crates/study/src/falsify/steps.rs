@@ -7,12 +7,15 @@ use super::{
 };
 use crate::{
     probe::{Ends, Evaluation, FitOptions, Null, OperatingPoint, Origin, Probe, ProbeSet},
-    text::{capital, short, signed},
+    text::{capital, short, signed, some_of},
 };
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell from 0.56 to
 /// 0.047, to a twelfth; its other model, which it did not call a cliff, still had 0.285 on fresh items.
 const CLIFF: f64 = 0.25;
+
+/// Most axes that the note says more about.
+const TOLD: usize = 4;
 
 /// What a probe did on items, as far as gates need it.
 pub(crate) struct Seen {
@@ -278,7 +281,12 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], 
     }
     let passed = axes.iter().filter(|axis| axis.outcome == Outcome::Passed).count();
     let flagged = pairs.iter().filter(|pair| pair.flagged).count();
-    let note = format!("{passed} of {} axes pass; {flagged} of {} pairs predict as one", axes.len(), pairs.len());
+    let mut note = format!("{passed} of {} axes pass; {flagged} of {} pairs predict as one", axes.len(), pairs.len());
+    let whys: Vec<String> =
+        axes.iter().filter_map(|axis| Some(format!("{}: {}", axis.name, axis.why.as_ref()?))).collect();
+    if !whys.is_empty() {
+        note += &format!("; {}", some_of(&whys, TOLD));
+    }
     step(gates, StepName::Axes, checks, false, note)
 }
 

@@ -135,7 +135,7 @@ fn truth(value: &Value) -> Option<bool> {
 /// What is known of an answer. Accepted answers and the lexicon decide whether it is right and whether it hedges; without them, what the
 /// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
 /// generated as, or else from the item.
-fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
+pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let none = Grader::by_gold(GoldRule::default());
     let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
     let label = item.label.as_deref().and_then(Grade::of_label);

@@ -7,10 +7,10 @@ use headtemper_stats::{Delong, clustered_delong};
 
 use super::{
     Changes, Contradicted, CutOff, GateResult, GatedRow, Standing, ThresholdFrom,
-    answers::Answers,
+    answers::{Answers, known},
     frozen::FrozenProbe,
     site::ProbeSite,
-    warnings::{never_dealt, other_regime, warnings},
+    warnings::{never_dealt, no_grade, other_regime, warnings},
 };
 use crate::{
     Arm, CaptureOptions, Grader, Item, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
@@ -54,6 +54,15 @@ impl GateRun<'_> {
             return Err(StudyError::option("--prefix", "blank", "words that an answer is hedged with"));
         }
         items.iter().try_for_each(|item| item.check_text("the gate writes it"))
+    }
+
+    /// What the user should know of the items before a model reads them, which may take long: that nothing tells whether an answer
+    /// is right.
+    pub fn remarks(&self, items: &[Item]) -> Vec<String> {
+        let tells =
+            |item: &Item| !item.gold.is_empty() || (item.is_answered() && known(item, None, None).correct.is_some());
+        let told = || format!("nothing says of any answer whether it is right: {}", no_grade(items));
+        items.iter().all(|item| !tells(item)).then(told).into_iter().collect()
     }
 
     /// The place of the fit among the probe's, the threshold, and where that comes from.

@@ -4,14 +4,21 @@ use headtemper_engine::Engine;
 
 use super::{AtRandom, Contradicted, CutOff, GatedRow, answers::Answers, run::GateRun};
 use crate::{
-    Item,
+    Grade, Item,
     confounds::{SAY_SO, Truncation},
     falsify::{Outcome, word},
-    items::{Systems, answer::gold_warning},
+    items::{
+        Systems,
+        answer::gold_warning,
+        cohort::{label_counts, labels},
+    },
     probe::Probe,
     sweep::outcome::OF_CUT_OFF,
-    text::{count, percent},
+    text::{count, percent, some_of},
 };
+
+/// Most other labels that a warning names.
+const NAMED: usize = 6;
 
 /// All of them except those about the model, in the order in which they are shown.
 pub(super) fn warnings(
@@ -24,7 +31,7 @@ pub(super) fn warnings(
     let (all, of) = (answers.items.len(), measured.len());
     gold_warning(&answers.items)
         .into_iter()
-        .chain(nothing_known(measured))
+        .chain(nothing_known(measured, &answers.items))
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
@@ -51,10 +58,21 @@ fn falsified(settings: &GateRun<'_>) -> Option<String> {
     ))
 }
 
-fn nothing_known(measured: &[GatedRow]) -> Option<String> {
-    measured.iter().all(|row| row.correct.is_none()).then(|| {
-        "no answer that the numbers would be of is known to be right or wrong: give items gold answers, coverage, or labels".into()
-    })
+fn nothing_known(measured: &[GatedRow], items: &[Item]) -> Option<String> {
+    measured
+        .iter()
+        .all(|row| row.correct.is_none())
+        .then(|| format!("no answer that the numbers would be of is known to be right or wrong: {}", no_grade(items)))
+}
+
+/// What items lack of which none can come to be known as right or wrong.
+pub(super) fn no_grade(items: &[Item]) -> String {
+    let counts = label_counts(&labels(items)).into_iter().filter(|(label, _)| Grade::of_label(label).is_none());
+    let others: Vec<String> = counts.map(|(label, n)| format!("{label} {n}")).collect();
+    let has = if others.is_empty() { String::new() } else { format!("; theirs are {}", some_of(&others, NAMED)) };
+    format!(
+        "give items gold answers, or finished answers a coverage, correct, or one of the labels cr, cw, hr and hw{has}"
+    )
 }
 
 /// Answers whose prefix every draw leaves as it is: the null says nothing about them.
@@ -86,7 +104,7 @@ fn counted_as_asserted(answers: &Answers, settings: &GateRun<'_>) -> Vec<String>
         (n > 0)
             .then(|| format!("{n} of {all} answers {how} without a lexicon (--hedges) all of these count as asserted"))
     };
-    [(of(true), "were generated here, and"), (of(false), "come without a label, and")]
+    [(of(true), "were generated here, and"), (of(false), "come without one of the labels cr, cw, hr and hw, and")]
         .into_iter()
         .filter_map(told)
         .collect()

@@ -108,11 +108,22 @@ fn given_set(text: &str) -> Result<Given<'_>> {
     }
     let given = Given::read(text)?;
     if let Some(list) = &given.named {
+        // A plan, as `attribute --lambda` writes one, says more than which heads: what it says would be lost.
+        let refused = |what: String, allowed: &str| {
+            let found = if is_list_file(text) { format!("{what} in {text}") } else { what };
+            Err(wrong(&found, allowed))
+        };
         if let Some((at, Some(lambda))) = list.heads.iter().find(|(_, lambda)| lambda.is_some()) {
-            return Err(wrong(&format!("{at}:{lambda}"), "L7H6 without a lambda: the arms bring theirs"));
+            return refused(
+                format!("{at}:{lambda}"),
+                &format!(
+                    "{at} alone: the arms bring their own λ; write a list without λ, or take the top of an attribution: \
+                     top:5@attribution.json"
+                ),
+            );
         }
         if let Some(positions) = list.positions {
-            return Err(wrong(&format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm"));
+            return refused(format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm");
         }
     }
     Ok(given)

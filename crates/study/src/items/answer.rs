@@ -1,7 +1,6 @@
 //! The words of an answer, as it is compared with accepted answers: a number keeps what makes it that number.
 
-use unicode_normalization::UnicodeNormalization;
-
+use super::words::{end_of_run, end_of_word, seen};
 use crate::{Item, text::some_of};
 
 /// Minus signs before a number; the second, typographic one is read as the first.
@@ -17,16 +16,16 @@ const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫";
 /// Most accepted answers that a warning names.
 const NAMED: usize = 5;
 
-/// Lower case, with one space between words of letters and digits. A number is one word with its sign, decimal point, fraction slash and
+/// The words of a text, in lower case and with one space between them. A number is one word with its sign, decimal point, fraction slash and
 /// colon, but without thousands commas; `+` and `#` at the end of a word belong to it.
 pub(super) fn words(text: &str) -> String {
-    // An accent may be a character of its own or part of its letter.
-    let chars: Vec<char> = text.nfc().collect::<String>().to_lowercase().chars().collect();
+    let chars: Vec<char> = seen(text).chars().collect();
     let mut words: Vec<String> = Vec::new();
     let mut at = 0;
     while at < chars.len() {
         let pointed = opens_with_point(&chars, at);
-        if !(chars[at].is_alphanumeric() || pointed) {
+        let word = end_of_word(&chars, at);
+        if word.is_none() && !pointed {
             at += 1;
             continue;
         }
@@ -34,9 +33,7 @@ pub(super) fn words(text: &str) -> String {
         at = if pointed || chars[at].is_ascii_digit() { end_of_number(&chars, at) } else { at };
         let number: String = chars[start..at].iter().collect();
         let rest = at;
-        while at < chars.len() && chars[at].is_alphanumeric() {
-            at += 1;
-        }
+        at = if rest > start { end_of_run(&chars, rest) } else { word.unwrap_or(rest) };
         at = end_of_name(&chars, start, at);
         let mut found = numbers(&number);
         if found.is_empty() {
@@ -227,7 +224,7 @@ mod tests {
             ("I would use C++, or C#!", "i would use c++ or c#"),
             ("C++17, a+b, 100+, # Title", "c++ 17 a b 100 title"),
             ("I\u{2019}m in New-York (e.g.)", "i m in new york e g"),
-            ("H2O, H₂O, ½, ÄPFEL, 東京。", "h2o h₂o ½ äpfel 東京"),
+            ("H2O, H₂O, ½, ÄPFEL, 東京24区, 3個。", "h2o h₂o ½ äpfel 東 京 24 区 3 個"),
             ("?!", ""),
         ] {
             assert_eq!(words(text), want, "{text}");

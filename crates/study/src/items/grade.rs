@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
 
-use super::answer::words;
+use super::{answer, words};
 use crate::{Result, StudyError};
 
 /// What an answer is, by the two rules.
@@ -108,9 +107,9 @@ impl Grader {
 
     /// Judges an answer against its accepted answers.
     pub fn grade(&self, answer: &str, gold: &[String]) -> Grade {
-        let (said, plain) = (words(answer), normalised(answer));
+        let (said, plain) = (answer::words(answer), normalised(answer));
         Grade {
-            correct: gold.iter().map(|gold| words(gold)).any(|gold| match self.gold {
+            correct: gold.iter().map(|gold| answer::words(gold)).any(|gold| match self.gold {
                 GoldRule::Contains => holds(&said, &gold),
                 GoldRule::Exact => !gold.is_empty() && said == gold,
             }),
@@ -136,10 +135,9 @@ fn holds(text: &str, phrase: &str) -> bool {
     false
 }
 
-/// Lower case, with one space for every run of characters that are neither letters nor digits: the words of hedges.
+/// The words of a text with one space between them, as hedges are looked for.
 fn normalised(text: &str) -> String {
-    let lower = text.nfc().collect::<String>().to_lowercase();
-    lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    words::words(text).join(" ")
 }
 
 #[cfg(test)]
@@ -173,6 +171,20 @@ mod tests {
             assert!(grade.correct && grade.hedged, "{answer} {gold}");
         }
         assert!(!Grader::by_gold(GoldRule::Contains).grade("Berezina", &["Bérézina".into()]).correct);
+    }
+
+    #[test]
+    fn scripts_without_spaces_are_matched_character_by_character() {
+        let grader = Grader::new(["也许", "かもしれません"].into_iter());
+        let label = |answer: &str, gold: &str| grader.grade(answer, &[gold.into()]).label();
+        assert_eq!(label("法国的首都是巴黎。", "巴黎"), "cr");
+        assert_eq!(label("也许是巴黎吧", "巴黎"), "hr");
+        assert_eq!(label("東京かもしれません。", "大阪"), "hw");
+        assert_eq!(label("3個あります", "3"), "cr");
+        assert_eq!(label("13個あります", "3"), "cw", "a number is one word in any script");
+        assert_eq!(label("Ｐａｒｉｓ", "Paris"), "cr");
+        assert!(grader.clone().with_gold(GoldRule::Exact).grade("巴黎。", &["巴黎".into()]).correct);
+        assert!(!grader.with_gold(GoldRule::Exact).grade("是巴黎", &["巴黎".into()]).correct);
     }
 
     #[test]
@@ -233,6 +245,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(super::super::answer::gold_warning(&items), None);
+        assert_eq!(answer::gold_warning(&items), None);
     }
 }

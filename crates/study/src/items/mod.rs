@@ -12,6 +12,7 @@ mod item;
 pub(crate) mod predicate;
 pub(crate) mod unique;
 pub(crate) mod units;
+pub(crate) mod words;
 
 pub use cohort::{Cohort, cohorts_of};
 pub use columns::{Answers, Columns};

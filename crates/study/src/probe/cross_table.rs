@@ -8,7 +8,7 @@ use crate::{
     Grade, Item, Result, StudyError,
     items::units::{counted, units},
     text::{
-        interval, short, signed,
+        count, interval, short, signed,
         table::{
             Column::{Left, Right},
             Table,
@@ -159,7 +159,7 @@ impl LabelTable {
             signed(self.asymmetry, 3),
             of(self.intervals.asymmetry),
             counted(self.prompts, None),
-            if missing > 0 { format!("{missing} items without such a label\n") } else { String::new() },
+            if missing > 0 { format!("{} without such a label\n", count(missing, "item")) } else { String::new() },
         )
     }
 }

@@ -12,7 +12,7 @@ use super::{
     ColumnSource, FeatureSource, LabelSource, MatchedBy, Origin, Place,
     read::{self, Cell, Column, Table},
 };
-use crate::{Result, StudyError, items::units::joined, store::digest::hex};
+use crate::{Result, StudyError, items::units::joined, store::digest::hex, text::count};
 
 /// The fewest features by which two equal rows of a set count as one item: fewer may be equal by chance, as lengths are.
 const NAMING: usize = 8;
@@ -84,21 +84,19 @@ impl ProbeSet {
     pub fn warnings(&self) -> Vec<String> {
         let mut out = self.label_warnings();
         if self.origin.unlabelled > 0 {
-            out.push(format!("{} items without a label were left out", self.origin.unlabelled));
+            out.push(format!("left out for want of a label: {}", count(self.origin.unlabelled, "item")));
         }
         let shared = self.shared();
         if shared > 0 {
             let by = self.origin.groups.as_ref().map_or(" or all their features".into(), |groups| {
                 format!(", all their features or a value of {groups}")
             });
-            let units = match self.unit_count() {
-                1 => "1 unit".into(),
-                count => format!("{count} units"),
-            };
+            let units = self.unit_count();
             out.push(format!(
                 "{shared} of {} items share their prompt{by} with another: they stay together in folds, shuffles and intervals, which \
-                 are those of {units}",
-                self.labels.len()
+                 are those of {}",
+                self.labels.len(),
+                count(units, "unit")
             ));
         }
         out

@@ -85,11 +85,14 @@ fn an_axis_fails_where_its_interval_does() {
         fresh_auc: 0.6,
         correlation: 0.8,
     };
+    let swept = |cv_auc: f64, fresh_auc: f64, by: f64, outcome: Outcome, why: Option<&str>| {
+        let (name, sizes, fresh_range) = ("a".into(), (9, 4), around(fresh_auc, by));
+        let why = why.map(Into::into);
+        let axis = Axis { name, train: sizes, fresh: sizes, cv_auc, fresh_auc, fresh_range, p: None, outcome, why };
+        axes(&Gates::default(), &config, (&[axis], &[]))
+    };
     let of = |cv_auc: f64, fresh_auc: f64, by: f64, outcome: Outcome| {
-        let fresh_range = around(fresh_auc, by);
-        let axis =
-            Axis { name: "a".into(), train: (9, 4), fresh: (9, 4), cv_auc, fresh_auc, fresh_range, p: None, outcome };
-        let step = axes(&Gates::default(), &config, (&[axis], &[]));
+        let step = swept(cv_auc, fresh_auc, by, outcome, None);
         step.checks.iter().map(|check| check.outcome).collect::<Vec<_>>()
     };
     assert_eq!(of(0.7, 0.5, 0.2, Inconclusive), [Passed, Inconclusive]);
@@ -98,6 +101,8 @@ fn an_axis_fails_where_its_interval_does() {
     assert_eq!(of(0.7, 0.7, 0.05, Inconclusive), [Inconclusive, Inconclusive], "shuffled labels reach it");
     assert_eq!(of(0.6, 0.5, 0.05, Inconclusive), [Inconclusive, Inconclusive], "too few items");
     assert_eq!(of(0.7, 0.7, 0.2, Passed), [Passed, Passed]);
+    let note = swept(0.7, 0.7, 0.05, Inconclusive, Some("too few items")).note;
+    assert_eq!(note, "0 of 1 axes pass; 0 of 0 pairs predict as one; a: too few items");
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn axis(index: usize) -> Axis {
         fresh_auc,
         fresh_range: ends(fresh_auc - 0.1, fresh_auc + 0.1),
         outcome: if index.is_multiple_of(2) { Outcome::Failed } else { Outcome::Inconclusive },
+        why: (index == 1).then(|| HOSTILE.into()),
     }
 }
 
