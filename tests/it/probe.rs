@@ -373,6 +373,19 @@ fn the_two_by_two_table_counts_labels() {
     assert!((low(&apart, "p_assert_correct") - 0.3006).abs() < 1e-4 && low(&apart, "asymmetry") < -0.5, "{apart}");
     assert!(low(&table, "p_assert_correct") < low(&apart, "p_assert_correct"), "{table}");
     assert_eq!((&table["prompts"], &apart["prompts"]), (&json!(1), &json!(8)));
+    // One item says that it is wrong and is labelled as right, another the other way round; a half is right.
+    let said =
+        [json!({"correct": false}), json!({"coverage": 0.5}), json!({"correct": 1}), json!({}), json!({"coverage": 1})];
+    let item = |(i, (label, said)): (usize, (&&str, &Value))| {
+        let mut item = json!({"prompt": format!("{i}?"), "label": label});
+        said.as_object().unwrap().iter().for_each(|(name, value)| item[name] = value.clone());
+        item
+    };
+    lab.write_lines("said.jsonl", labels.iter().zip(&said).enumerate().map(item));
+    let (out, err) = lab.ends(0, "probe table --items said.jsonl --json");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["contradicted"], 2);
+    assert!(err.contains("warning: 2 items had a correct or coverage that the label contradicts: the label counts"));
+    assert_eq!(apart["contradicted"], 0);
     lab.write_lines("none.jsonl", [json!({"prompt": "x", "label": "a"})]);
     assert!(lab.ends(2, "probe table --items none.jsonl").1.contains("cr, cw, hr or hw"));
 }

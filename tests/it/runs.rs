@@ -351,6 +351,42 @@ fn a_dry_run_counts_a_whole_experiment() {
     assert!(why.contains("belongs to another run"), "{why}");
 }
 
+/// Every arm answers under every seed of the sweep, none of which need be that of the answers that chose its heads.
+#[test]
+fn a_run_sweeps_under_seeds_of_its_own() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 6);
+    let greedy = lab.read("x.toml");
+    let sampled = greedy.replace("[judge]", "[generate.sampling]\ntemperature = 1\nseed = 7\n[judge]");
+    lab.write("x.toml", sampled.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [1, 2]"));
+    let dry = || lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
+    // Two arms under two seeds, and the answers that are attributed.
+    assert_eq!((&dry()["rows_new"], &dry()["rows_done"]), (&json!(24 * 5), &json!(0)));
+    lab.done("run x.toml --out out");
+    assert_eq!(dry()["rows_new"], 0);
+    let rows = lines(&lab.read("out/rows.jsonl"));
+    let count = |variant: &str, seed: u64| {
+        rows.iter().filter(|row| (row["variant"] == "base") == (variant == "base") && row["seed"] == seed).count()
+    };
+    assert_eq!([7, 1, 2].map(|seed| [count("base", seed), count("tempered", seed)]), [[24, 0], [24, 24], [24, 24]]);
+    let sweep = lab.json("out/sweep.json");
+    assert_eq!((&sweep["seeds"], &sweep["items"]), (&json!([1, 2]), &json!(24)));
+    let judged = by_id(&lab.read("out/judged.jsonl"));
+    for row in rows.iter().filter(|row| row["seed"] == 7) {
+        assert_eq!(judged[row["id"].as_str().unwrap()]["response"], row["response"], "the attribution's own seed");
+    }
+    let facts = &lab.json("out/report.json")["facts"];
+    assert!(facts.as_array().unwrap().contains(&json!(["tempered under", "seeds 1, 2"])), "{facts}");
+    // Its own seed among them, nothing is answered twice; a further seed is all that is new.
+    lab.write("x.toml", sampled.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [7, 1, 2]"));
+    assert_eq!((&dry()["rows_new"], &dry()["rows_done"]), (&json!(24), &json!(24 * 5)));
+    lab.done("run x.toml --out out");
+    assert_eq!(lab.json("out/sweep.json")["seeds"], json!([7, 1, 2]));
+    lab.write("x.toml", greedy.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [1, 2]"));
+    let (_, err) = lab.ends(2, "run x.toml --out other");
+    assert!(err.contains("[sweep] seeds need a temperature above 0: greedy answers do not depend on them"), "{err}");
+}
+
 /// Labels that the judge replaces, and responses that are not the model's answers, are reported: neither happens by chance.
 #[test]
 fn what_items_bring_and_a_run_does_otherwise_is_told() {

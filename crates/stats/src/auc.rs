@@ -108,17 +108,24 @@ fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], un
     Delong { value, se, range: Range { low: value - t * se, high: value + t * se } }
 }
 
-/// By how much one score ranks the same items better than another, with DeLong's interval for paired curves. Where items share
-/// units, it is over units as in [`clustered_delong`]. Panics unless there is one unit per item.
-pub fn delong_difference(scores: &[f64], others: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
+/// By how much one score ranks the same items better than others do on average, with DeLong's interval for paired curves; an average
+/// of AUCs is that of the items' placements. Where items share units, it is over units as in [`clustered_delong`]. Panics unless there
+/// is one unit per item, and at least one other score.
+pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
-    let value = auc(scores, labels) - auc(others, labels);
+    assert!(!others.is_empty(), "another score");
+    let count = others.len() as f64;
+    let value = auc(scores, labels) - others.iter().map(|other| auc(other.as_ref(), labels)).sum::<f64>() / count;
     if value.is_nan() {
         return Delong { value, se: value, range: Range { low: value, high: value } };
     }
-    let ((a, b), (other_a, other_b)) = (placements(scores, labels), placements(others, labels));
-    let differ = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x - y).collect::<Vec<_>>();
-    let (a, b) = (differ(&a, &other_a), differ(&b, &other_b));
+    let (mut a, mut b) = placements(scores, labels);
+    let less = |x: &mut [f64], y: &[f64]| x.iter_mut().zip(y).for_each(|(x, y)| *x -= y / count);
+    for other in others {
+        let (other_a, other_b) = placements(other.as_ref(), labels);
+        less(&mut a, &other_a);
+        less(&mut b, &other_b);
+    }
     if !are_alone(unit) {
         return clustered(value, (a, b), labels, unit);
     }
@@ -228,15 +235,29 @@ mod tests {
     fn the_difference_of_a_score_to_itself_is_none() {
         let labels = [true, false, true, false, true];
         let scores = [0.9, 0.3, 0.4, 0.5, 0.6];
-        let same = delong_difference(&scores, &scores, &labels, &alone(5));
+        let same = delong_difference(&scores, &[&scores], &labels, &alone(5));
         assert_eq!((same.value, same.se), (0.0, 0.0));
         assert!(same.range.low.is_nan(), "no errors to judge by");
-        let apart =
-            delong_difference(&[3.0, 4.0, 1.0, 2.0], &[1.0, 1.0, 1.0, 1.0], &[true, true, false, false], &alone(4));
+        let apart = delong_difference(&[3.0, 4.0, 1.0, 2.0], &[[1.0; 4]], &[true, true, false, false], &alone(4));
         assert!(apart.value == 0.5 && apart.range.low.is_nan(), "{apart:?}");
-        let by_units = delong_difference(&scores, &scores, &labels, &[0, 0, 1, 1, 2]);
+        let by_units = delong_difference(&scores, &[&scores], &labels, &[0, 0, 1, 1, 2]);
         assert_eq!((by_units.value, by_units.se), (0.0, 0.0));
         assert!(by_units.range.low.is_nan());
+    }
+
+    #[test]
+    fn a_score_is_compared_with_the_mean_of_several() {
+        let table = normal_table(77, 60, &[1.0, 1.0, 1.0]);
+        let column = |of: usize| (0..60).map(|i| table[3 * i + of] + f64::from(i < 25)).collect::<Vec<f64>>();
+        let labels: Vec<bool> = (0..60).map(|i| i < 25).collect();
+        let (score, one, other) = (column(0), column(1), column(2));
+        let beside = |others: &[&[f64]]| delong_difference(&score, others, &labels, &alone(60));
+        let (by_one, by_other, by_both) = (beside(&[&one]), beside(&[&other]), beside(&[&one, &other]));
+        assert!((by_both.value - f64::midpoint(by_one.value, by_other.value)).abs() < 1e-12);
+        // The two are independent, and their mean is known better than either.
+        assert!(by_both.se < by_one.se.min(by_other.se), "{by_one:?} {by_other:?} {by_both:?}");
+        let twice = beside(&[&one, &one]);
+        assert!((twice.value - by_one.value).abs() < 1e-12 && (twice.se - by_one.se).abs() < 1e-12);
     }
 
     /// 95 % intervals hold the true AUC about as often as they say; the bounds are four standard errors.

@@ -160,7 +160,7 @@ fn folds_are_those_of_scikit_learn() {
 fn curves_are_those_of_their_definitions() {
     for one in fixtures().curves {
         let found = delong(&one.p, &one.labels);
-        let difference = delong_difference(&one.p, &one.other, &one.labels, &alone(one.p.len()));
+        let difference = delong_difference(&one.p, &[&one.other], &one.labels, &alone(one.p.len()));
         let scored = calibration(&one.p, &one.labels);
         let curve = gate_curve(&one.p, &one.labels);
         let pairs = [

@@ -90,6 +90,7 @@ fn eval_probe(args: &ProbeEval) -> Result<Done> {
 
 fn table(args: &ProbeTable) -> Result<Done> {
     let table = LabelTable::of(&read_items(&args.items, &ReadAs::default())?)?;
+    ui::warn(&table.warnings());
     ui::put(&if args.json { format!("{}\n", serde_json::to_string(&table)?) } else { table.markdown() })?;
     Ok(Done::Well)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headtemper_stats::{ClassWeight, Logistic, Random, Relabelings, Target, auc, delong_difference, sigmoid};
+use headtemper_stats::{ClassWeight, Logistic, Random, Relabelings, Target, auc, delong_difference, mean, sigmoid};
 
 use super::{Baseline, BaselineName, GateFile, view::Texts};
 use crate::{
@@ -20,12 +20,17 @@ const SHUFFLED_FITS: u64 = 20;
 /// The first random stream of the random features.
 const STREAM: u64 = 0xfea7_0000_0000;
 
+/// How many tables of random numbers are drawn: the AUC of a single one on forty items is off by 0.09.
+const DRAWS: u64 = 20;
+
+/// Features of the training items and of the fresh ones.
+type Sides = [Vec<f64>; 2];
+
 /// A table of features, and what they are.
 struct Features {
     name: BaselineName,
     what: String,
-    train: Vec<f64>,
-    fresh: Vec<f64>,
+    sides: Sides,
     count: usize,
 }
 
@@ -40,13 +45,10 @@ pub(crate) fn run(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Ran>> {
     let mut all = Vec::new();
-    if file.controls.random_features {
-        all.push(random(train.set, fresh.set, file.probe.seed.into()));
-    }
     if file.controls.length {
         match (lengths(train)?, lengths(fresh)?) {
             (Some((train, what)), Some((fresh, same))) if what == same => {
-                all.push(Features { name: BaselineName::Length, what, count: LENGTHS, train, fresh });
+                all.push(Features { name: BaselineName::Length, what, count: LENGTHS, sides: [train, fresh] });
             }
             _ => notes.push("no length baseline: neither [train] and [fresh] items nor captures' token counts".into()),
         }
@@ -61,33 +63,50 @@ pub(crate) fn run(
         }
     }
     let options = FitOptions { shuffles: 0, ..file.fit_options(train.set) }.without_intervals();
-    all.into_iter().map(|features| baseline(features, (train.set, fresh.set), &options, p)).collect()
+    let sets = (train.set, fresh.set);
+    let mut ran = Vec::new();
+    if file.controls.random_features {
+        let (d, seed) = (train.set.features, file.probe.seed.into());
+        let what = format!("{d} normal random numbers an item, the mean of {DRAWS} draws");
+        let draws = (0..DRAWS).map(|draw| random(sets, seed, draw));
+        ran.push(baseline((BaselineName::RandomFeatures, what, d), draws, sets, &options, p)?);
+    }
+    for Features { name, what, sides, count } in all {
+        ran.push(baseline((name, what, count), std::iter::once(sides), sets, &options, p)?);
+    }
+    Ok(ran)
 }
 
-/// A baseline and its probabilities for the fresh items.
-pub(crate) type Ran = (Baseline, Vec<f64>);
+/// A baseline and its probabilities for the fresh items, for each table that it was fitted on.
+pub(crate) type Ran = (Baseline, Vec<Vec<f64>>);
 
+/// Fits a probe on each of these tables of `count` features; its AUCs are means over them.
 fn baseline(
-    features: Features,
+    (name, what, count): (BaselineName, String, usize),
+    tables: impl Iterator<Item = Sides>,
     (train, fresh): (&ProbeSet, &ProbeSet),
     options: &FitOptions,
     p: &[f64],
 ) -> Result<Ran> {
-    let set = ProbeSet { x: features.train, features: features.count, ..train.clone() };
-    let name = features.name.as_str();
-    let fitted = fit(&set, options, name, &mut Silent)?;
-    let meta = &fitted.probe.meta;
-    let of_fresh = fitted.probe.probabilities(meta.chosen, &features.fresh, features.count, name)?;
+    let (mut of_cv, mut of_fresh) = (Vec::new(), Vec::new());
+    for [x, of] in tables {
+        let set = ProbeSet { x, features: count, ..train.clone() };
+        let fitted = fit(&set, options, name.as_str(), &mut Silent)?;
+        let meta = &fitted.probe.meta;
+        of_cv.push(meta.results[meta.chosen].cv.auc);
+        of_fresh.push(fitted.probe.probabilities(meta.chosen, &of, count, name.as_str())?);
+    }
     let gain = delong_difference(p, &of_fresh, &fresh.labels, &fresh.units);
+    let aucs: Vec<f64> = of_fresh.iter().map(|of| auc(of, &fresh.labels)).collect();
     let found = Baseline {
-        name: features.name,
-        what: features.what,
-        cv_auc: meta.results[meta.chosen].cv.auc,
-        fresh_auc: auc(&of_fresh, &fresh.labels),
+        name,
+        what,
+        cv_auc: mean(&of_cv),
+        fresh_auc: mean(&aucs),
         gain: gain.value,
         gain_range: gain.range.into(),
         to_beat: true,
-        rival: features.name != BaselineName::RandomFeatures,
+        rival: name != BaselineName::RandomFeatures,
     };
     Ok((found, of_fresh))
 }
@@ -121,7 +140,7 @@ pub(crate) fn shuffled_labels(
         name: BaselineName::ShuffledLabels,
         what: format!("the same features, {SHUFFLED_FITS} fits on training labels dealt out at random"),
         cv_auc: probe.meta.null.as_ref().map_or(f64::NAN, |null| null.mean),
-        fresh_auc: headtemper_stats::mean(&found),
+        fresh_auc: mean(&found),
         gain: f64::NAN,
         gain_range: Ends::NONE,
         to_beat: false,
@@ -129,16 +148,13 @@ pub(crate) fn shuffled_labels(
     })
 }
 
-/// Normal random numbers of the same shape.
-fn random(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> Features {
-    let d = train.features;
-    let draw = |stream: u64, n: usize| -> Vec<f64> {
+/// Normal random numbers of the same shape, another table for each `draw`.
+fn random((train, fresh): (&ProbeSet, &ProbeSet), seed: u64, draw: u64) -> Sides {
+    let table = |stream: u64, set: &ProbeSet| -> Vec<f64> {
         let mut random = Random::new(seed, STREAM + stream);
-        (0..n).map(|_| random.normal()).collect()
+        (0..set.labels.len() * train.features).map(|_| random.normal()).collect()
     };
-    let (of_train, of_fresh) = (draw(0, train.labels.len() * d), draw(1, fresh.labels.len() * d));
-    let what = format!("{d} normal random numbers an item");
-    Features { name: BaselineName::RandomFeatures, what, train: of_train, fresh: of_fresh, count: d }
+    [table(2 * draw, train), table(2 * draw + 1, fresh)]
 }
 
 /// Number of length features: one for the prompt, one for the response.
@@ -181,8 +197,7 @@ fn bag_of_words(train: &[&Item], fresh: &[&Item]) -> Option<Features> {
     Some(Features {
         name: BaselineName::BagOfWords,
         what,
-        train: table(&of_train),
-        fresh: table(&of_fresh),
+        sides: [table(&of_train), table(&of_fresh)],
         count: words.len(),
     })
 }

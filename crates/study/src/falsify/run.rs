@@ -173,7 +173,7 @@ fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options:
     // A fresh set with only one class cannot be ranked, by the probe or by a baseline.
     if fresh.set.smaller_class() > 0 {
         let shuffled = baselines::shuffled_labels(probe, train.set, fresh.set, options)?;
-        ran.push((shuffled, vec![f64::NAN; fresh.set.labels.len()]));
+        ran.push((shuffled, vec![vec![f64::NAN; fresh.set.labels.len()]]));
         ran.extend(baselines::run(file, (&train.texts, &fresh.texts), p, &mut warnings)?);
     }
     let null = null_of(p, fresh.set, options);

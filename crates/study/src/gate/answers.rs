@@ -120,18 +120,6 @@ fn brought(item: &Item) -> Map<String, Value> {
     fields
 }
 
-/// A truth value as files have it: also as 1 and 0, or as a text.
-fn truth(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(truth) => Some(*truth),
-        Value::Number(number) => {
-            [(1.0, true), (0.0, false)].into_iter().find(|(x, _)| number.as_f64() == Some(*x)).map(|(_, truth)| truth)
-        }
-        Value::String(text) => text.trim().to_lowercase().parse().ok(),
-        _ => None,
-    }
-}
-
 /// What is known of an answer. Accepted answers and the lexicon decide whether it is right and whether it hedges; without them, what the
 /// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
 /// generated as, or else from the item.
@@ -139,10 +127,8 @@ pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) ->
     let none = Grader::by_gold(GoldRule::default());
     let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
     let label = item.label.as_deref().and_then(Grade::of_label);
-    let field = |name: &str| item.other.get(name);
-    let share = |value: &Value| value.as_f64().or_else(|| value.as_bool().map(f64::from));
-    let covered = field("coverage").and_then(share).map(|share| share >= 0.5);
-    let said = [field("correct").and_then(truth), covered, label.map(|label| label.correct)];
+    let [correct, covered] = item.told_right();
+    let said = [correct, covered, label.map(|label| label.correct)];
     let by_gold = (!item.gold.is_empty()).then_some(grade.correct);
     let by_lexicon = lexicon.map(|_| grade.hedged);
     let hedged = label.map(|label| label.hedged);

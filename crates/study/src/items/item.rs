@@ -113,6 +113,13 @@ impl Item {
         self.response.is_some() || self.prompt_len.is_some()
     }
 
+    /// Whether its answer is right, as its fields `correct` and `coverage` (at least one half) say.
+    pub(crate) fn told_right(&self) -> [Option<bool>; 2] {
+        let field = |name: &str| self.other.get(name);
+        let share = |value: &Value| value.as_f64().or_else(|| value.as_bool().map(f64::from));
+        [field("correct").and_then(truth), field("coverage").and_then(share).map(|share| share >= 0.5)]
+    }
+
     /// Whether it is a question alone: it has no response, and no token ids, which may hold one.
     pub(crate) fn is_silent(&self) -> bool {
         self.response.is_none() && !matches!(self.input, Input::Ids(_))
@@ -393,6 +400,18 @@ fn add_fields(name: &str, value: &Value, names: &mut Vec<String>) {
             fields.iter().for_each(|(inner, value)| add_fields(&format!("{name}.{inner}"), value, names));
         }
         _ => names.push(name.into()),
+    }
+}
+
+/// A truth value as files have it: also as 1 and 0, or as a text.
+fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::Number(number) => {
+            [(1.0, true), (0.0, false)].into_iter().find(|(x, _)| number.as_f64() == Some(*x)).map(|(_, truth)| truth)
+        }
+        Value::String(text) => text.trim().to_lowercase().parse().ok(),
+        _ => None,
     }
 }
 

@@ -86,6 +86,8 @@ pub struct LabelTable {
     pub table: CrossTable,
     /// How many prompts the counted items have.
     pub prompts: usize,
+    /// Counted items whose `correct` or `coverage` says the opposite of their label.
+    pub contradicted: usize,
     /// p(assert | correct); null for no right answers.
     pub p_assert_correct: f64,
     /// p(assert | wrong); null for no wrong answers.
@@ -124,11 +126,16 @@ impl LabelTable {
             let (asserted, unit): (Vec<bool>, Vec<usize>) = units.iter().enumerate().flat_map(of_unit).unzip();
             share(&asserted, &unit)
         };
+        let contradicts = |item: &&Item| {
+            let label = item.label.as_deref().and_then(Grade::of_label);
+            label.is_some_and(|label| item.told_right().into_iter().flatten().any(|told| told != label.correct))
+        };
         let (right, wrong) = (rate(true), rate(false));
         let ends = |Interval { low, high, .. }: Interval| Ends { low, high };
         Ok(Self {
             table,
             prompts: units.iter().filter(|of| of.iter().any(|&item| verdict(item).is_some())).count(),
+            contradicted: items.iter().filter(contradicts).count(),
             p_assert_correct: table.assert_correct(),
             p_assert_wrong: table.assert_wrong(),
             asymmetry: table.asymmetry(),
@@ -138,6 +145,15 @@ impl LabelTable {
                 asymmetry: ends(difference(wrong, right)),
             },
         })
+    }
+
+    /// What a reader must know of it.
+    pub fn warnings(&self) -> Vec<String> {
+        let told = || {
+            let items = count(self.contradicted, "item");
+            format!("{items} had a correct or coverage that the label contradicts: the label counts")
+        };
+        (self.contradicted > 0).then(told).into_iter().collect()
     }
 
     /// The table as Markdown, with shares.

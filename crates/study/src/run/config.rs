@@ -1,6 +1,9 @@
 //! One TOML file per experiment. Unknown keys are refused; paths are relative to the file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use headtemper_engine::{HoldAs, Keep, ModelChoice, Precision, Products, Sampling, parse_bytes};
 use headtemper_hook::{LAMBDAS, Positions, is_lambda};
@@ -295,6 +298,9 @@ pub struct SweepConfig {
     pub each: bool,
     /// The λ of the arms. 1 is the untouched model and always present; if it is listed twice, it is also a control.
     pub lambdas: Vec<f32>,
+    /// The seeds under which every arm answers, where answers are sampled; none stands for that of the sampling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<u64>,
     /// How many random head sets of the same size are drawn for each set.
     #[serde(default)]
     pub random_sets: usize,
@@ -369,6 +375,13 @@ impl Experiment {
             }
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
+            }
+            if !sweep.seeds.is_empty() && self.generate.sampling.temperature == 0.0 {
+                return Some("[sweep] seeds need a temperature above 0: greedy answers do not depend on them".into());
+            }
+            let distinct: BTreeSet<u64> = sweep.seeds.iter().copied().collect();
+            if distinct.len() != sweep.seeds.len() {
+                return Some(format!("[sweep] seeds are {:?}, but must be different numbers", sweep.seeds));
             }
             if sweep.random_sets == 0 && (sweep.random_seed, sweep.random_from) != (0, RandomFrom::default()) {
                 return Some("[sweep] random_seed and random_from need random_sets, of which there are none".into());

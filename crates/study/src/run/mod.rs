@@ -22,7 +22,8 @@ use crate::{
     items::{answer::gold_warning, dispositions::LEAST},
     run::{
         prepared::{
-            ATTRIBUTED, arms_of, attribution_key, capture_options, disposition_of, sweep_options, swept, top_of,
+            ATTRIBUTED, answer_options, arms_of, attribution_key, capture_options, disposition_of, sweep_options,
+            swept, top_of,
         },
         report::{REPORTS, RunReport, Swept},
     },
@@ -126,7 +127,7 @@ impl Study<'_> {
     /// Generates answers for the items that bring none, then grades. Returns the generated rows by item id.
     fn generate(&mut self, items: &mut [Item], progress: &mut dyn Progress) -> Result<BTreeMap<String, Row>> {
         let unanswered: Vec<Item> = items.iter().filter(|item| !item.is_answered()).cloned().collect();
-        let options = sweep_options(self.experiment, self.stop)?;
+        let options = answer_options(self.experiment, self.stop)?;
         let (mut rows, _) = sweep(self.engine, &unanswered, &[Arm::base()], &options, &mut self.log, progress)?;
         let rows: BTreeMap<String, Row> = rows.remove(0).into_iter().map(|row| (row.id.clone(), row)).collect();
         for item in items.iter_mut() {
@@ -252,11 +253,14 @@ impl Study<'_> {
 /// Warns if responses that the items bring are not what the model answers in the sweep: the attribution reads the former, the sweep
 /// compares with the latter.
 fn brought_otherwise(items: &[Item], generated: &BTreeMap<String, Row>, reference: &[Row]) -> Option<String> {
-    let answers: BTreeMap<&str, &str> = reference.iter().map(|row| (row.id.as_str(), row.response.as_str())).collect();
+    let mut answers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in reference {
+        answers.entry(row.id.as_str()).or_default().push(row.response.trim());
+    }
     let brought = items.iter().filter(|item| !generated.contains_key(&item.id));
-    let brought: Vec<(&str, &str)> =
-        brought.filter_map(|item| Some((answers.get(item.id.as_str()).copied()?, item.response.as_deref()?))).collect();
-    let other = brought.iter().filter(|(answer, response)| answer.trim() != response.trim()).count();
+    let brought: Vec<(&Vec<&str>, &str)> =
+        brought.filter_map(|item| Some((answers.get(item.id.as_str())?, item.response.as_deref()?))).collect();
+    let other = brought.iter().filter(|(answers, response)| !answers.contains(&response.trim())).count();
     (other > 0).then(|| {
         format!(
             "{other} of {} responses that items bring are not what the model answers: the attribution is of those, and the sweep \

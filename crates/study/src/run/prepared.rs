@@ -17,7 +17,7 @@ use crate::{
     items::dispositions::LEAST,
     items::file::read_with_lines,
     store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
-    sweep::{Work, check_memory, check_reach, wanted},
+    sweep::{Wanted, Work, check_memory, check_reach, wanted},
 };
 
 /// An experiment that can be run.
@@ -130,7 +130,7 @@ impl<'a> Prepared<'a> {
     fn attributed(&self, dir: &Path, there: &BTreeSet<String>) -> Result<bool> {
         let Self { engine, experiment, .. } = *self;
         let unanswered: Vec<Item> = self.items.iter().filter(|item| !item.is_answered()).cloned().collect();
-        let options = sweep_options(experiment, None)?;
+        let options = answer_options(experiment, None)?;
         let mut rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
         if rows.iter().any(|row| !there.contains(&row.key)) {
             return Ok(false);
@@ -162,7 +162,13 @@ impl<'a> Prepared<'a> {
         let generated = self.items.iter().filter(|item| self.arms.is_some() || !item.is_answered());
         let generated: Vec<Item> = generated.cloned().collect();
         let options = sweep_options(experiment, None)?;
-        let all = wanted(engine, &generated, &prompts(engine, &generated)?, &arms, &options);
+        let texts = prompts(engine, &generated)?;
+        let mut all = wanted(engine, &generated, &texts, &arms, &options);
+        // The answers that are attributed may be of another seed than those of the sweep.
+        let swept: BTreeSet<String> = all.iter().map(|row| row.key.clone()).collect();
+        let answers = wanted(engine, &generated, &texts, &[Arm::base()], &answer_options(experiment, None)?);
+        let further = |row: &Wanted| !generated[row.item].is_answered() && !swept.contains(&row.key);
+        all.extend(answers.into_iter().filter(further));
         let missing: Vec<_> = all.iter().filter(|row| !there.contains(&row.key)).collect();
         let work = Work::of(engine, &generated, &arms, &missing, &options)?;
         let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
@@ -262,8 +268,15 @@ fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Res
     check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
 }
 
-/// How an experiment generates.
+/// How the arms of an experiment's sweep answer.
 pub(super) fn sweep_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
+    let options = answer_options(experiment, stop)?;
+    let seeds = experiment.sweep.as_ref().map(|sweep| sweep.seeds.clone()).filter(|seeds| !seeds.is_empty());
+    Ok(SweepOptions { seeds: seeds.unwrap_or_else(|| options.seeds.clone()), ..options })
+}
+
+/// How the answers that an experiment attributes are generated.
+pub(super) fn answer_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
     let generate = &experiment.generate;
     Ok(SweepOptions {
         max_new_tokens: generate.max_new_tokens,

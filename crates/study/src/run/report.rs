@@ -107,6 +107,14 @@ impl RunReport<'_> {
             let sets: Vec<&str> = swept.outcomes.tables.iter().map(|table| table.set.as_str()).collect();
             if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") }
         };
+        // Where they are those of the answers, they have been said.
+        let seeds = |swept: &Swept| {
+            let seeds = &swept.outcomes.seeds;
+            (*seeds != [generate.sampling.seed]).then(|| {
+                let all: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+                format!("{} {}", if all.len() == 1 { "seed" } else { "seeds" }, all.join(", "))
+            })
+        };
         let swept = self.swept.as_ref();
         Facts::default()
             .with("experiment", &self.experiment.name)
@@ -124,6 +132,7 @@ impl RunReport<'_> {
             .with("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed))
             .with("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats))
             .with_some("tempered", swept.map(tempered))
+            .with_some("tempered under", swept.and_then(seeds))
             .with_some("hooks fired", swept.map(|swept| hooks::told(&swept.fired, (swept.arms.len(), "arm"), "answer")))
             .with_version(identity)
     }

@@ -49,6 +49,8 @@ fn every_key_is_documented() {
     full.generate.memory = Some("1GiB".into());
     full.generate.max_rows = Some(8);
     full.judge = Some(JudgeConfig { hedges: "h".into(), gold: GoldRule::Exact });
+    full.generate.sampling.temperature = 1.0;
+    full.sweep.as_mut().unwrap().seeds = vec![1];
     (full.attribute.within, full.attribute.control) = (Some("w".into()), vec![ControlKind::Shuffled]);
     let written: toml::Table = toml::from_str(&full.to_toml()).unwrap();
     let mut keys = BTreeSet::new();
@@ -91,6 +93,12 @@ fn what_is_not_known_is_refused() {
         ("sweep = {", "sweep = { random_from = \"layers\", ", "random_seed and random_from need random_sets"),
         ("sweep = {", "sweep = { random_seed = 3, ", "random_seed and random_from need random_sets"),
         ("sweep = {", "generate = { max_rows = 0 }\nsweep = {", "max_rows must be at least 1"),
+        ("sweep = {", "sweep = { seeds = [1, 2], ", "seeds need a temperature above 0"),
+        (
+            "sweep = {",
+            "generate = { sampling = { temperature = 1 } }\nsweep = { seeds = [1, 1], ",
+            "seeds are [1, 1], but must be different numbers",
+        ),
     ] {
         let message = read(&GOOD.replace(from, to)).unwrap_err();
         assert!(message.contains(part), "{part} is not in: {message}");
