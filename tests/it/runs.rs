@@ -371,6 +371,9 @@ fn a_run_sweeps_under_seeds_of_its_own() {
     assert_eq!([7, 1, 2].map(|seed| [count("base", seed), count("tempered", seed)]), [[24, 0], [24, 24], [24, 24]]);
     let sweep = lab.json("out/sweep.json");
     assert_eq!((&sweep["seeds"], &sweep["items"]), (&json!([1, 2]), &json!(24)));
+    // The answers that are attributed tried nothing.
+    assert!(sweep["elsewhere"].is_null(), "{sweep}");
+    assert!(lab.read("out/report.md").contains("tempered under seeds 1, 2, of other answers than those attributed"));
     let judged = by_id(&lab.read("out/judged.jsonl"));
     for row in rows.iter().filter(|row| row["seed"] == 7) {
         assert_eq!(judged[row["id"].as_str().unwrap()]["response"], row["response"], "the attribution's own seed");
@@ -382,6 +385,9 @@ fn a_run_sweeps_under_seeds_of_its_own() {
     assert_eq!((&dry()["rows_new"], &dry()["rows_done"]), (&json!(24), &json!(24 * 5)));
     lab.done("run x.toml --out out");
     assert_eq!(lab.json("out/sweep.json")["seeds"], json!([7, 1, 2]));
+    lab.write("x.toml", sampled.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [1]"));
+    lab.done("run x.toml --out out");
+    assert_eq!(lab.json("out/sweep.json")["elsewhere"], json!(["seed 2", "seed 7"]), "now arms were tried under both");
     lab.write("x.toml", greedy.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [1, 2]"));
     let (_, err) = lab.ends(2, "run x.toml --out other");
     assert!(err.contains("[sweep] seeds need a temperature above 0: greedy answers do not depend on them"), "{err}");
@@ -409,7 +415,7 @@ fn what_items_bring_and_a_run_does_otherwise_is_told() {
     let said = lab.done("run x.toml --out out");
     for told in [
         "4 of 8 labels that items with accepted answers bring are replaced by others: [judge] labels these items",
-        "3 of 6 responses that items bring are not what the model answers: the attribution is of those",
+        "3 of 6 responses that items bring are not what the model answers in the sweep: the attribution is of those",
         "were cut off is not known: items say it by a field finish_reason",
     ] {
         assert!(said.contains(told), "{told} is not in:\n{said}");

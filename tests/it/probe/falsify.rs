@@ -158,7 +158,7 @@ fn the_later_steps_report_or_decide() {
     assert_eq!((axis("scores.a>=4"), axis("scores.noise>=4")), (json!("passed"), json!("failed")));
     assert_eq!(axis("scores.rare>=4"), "inconclusive");
     let note = found["steps"][2]["note"].as_str().unwrap();
-    let why = "scores.rare>=4: the smaller class of the training items has 1, but 10 are needed; \
+    let why = "scores.rare>=4: the smaller class of the training items has 1, but 10 are needed, and \
                the smaller class of the fresh items has 1, but 10 are needed";
     assert!(note.ends_with(why), "{note}");
     let flagged: Vec<&Value> =

@@ -113,11 +113,12 @@ fn a_gate_hedges_what_the_probe_doubts() {
     lab.write_lines("other.jsonl", (0..5).map(other));
     let (_, err) = lab.ends(2, "gate --model ./gone --items other.jsonl --probe p --threshold 0.5 --out g6");
     let told = "warning: nothing says of any answer whether it is right: give items gold answers, or finished answers a coverage, \
-                correct, or one of the labels cr, cw, hr and hw; theirs are a 3, b 2\n";
+                correct, or one of the labels cr, cw, hr and hw; they have a (3), b (2)\n";
     assert!(err.contains(told), "{err}");
     let out = lab.done("gate --model M --items other.jsonl --probe p --threshold 0.5 --out g6");
     assert!(
-        out.contains("is known to be right or wrong: give items gold answers") && out.contains("a 3, b 2"),
+        out.contains("is known to be right or wrong: give items gold answers")
+            && out.contains("they have a (3), b (2)"),
         "{out}"
     );
     lab.done("capture --model M --items q.jsonl --generate --max-new-tokens 6 --layers 0 --heads none --out other.npz");

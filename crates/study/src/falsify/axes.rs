@@ -218,7 +218,7 @@ fn few((train, fresh): (&ProbeSet, &ProbeSet), least: usize) -> Option<String> {
             .then(|| format!("the smaller class of the {of} {units} has {smaller}, but {least} are needed"))
     };
     let all: Vec<String> = [few("training", train), few("fresh", fresh)].into_iter().flatten().collect();
-    (!all.is_empty()).then(|| all.join("; "))
+    (!all.is_empty()).then(|| all.join(", and "))
 }
 
 /// Why AUCs over their gates prove nothing: shuffled labels reach them too often, or cannot tell.

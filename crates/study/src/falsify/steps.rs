@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     probe::{Ends, Evaluation, FitOptions, Null, OperatingPoint, Origin, Probe, ProbeSet},
-    text::{capital, short, signed, some_of},
+    text::{capital, short, signed},
 };
 
 /// Share of the training positive rate at or below which fresh items are out of the model's reach. The paper's case fell from 0.56 to
@@ -285,7 +285,8 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], 
     let whys: Vec<String> =
         axes.iter().filter_map(|axis| Some(format!("{}: {}", axis.name, axis.why.as_ref()?))).collect();
     if !whys.is_empty() {
-        note += &format!("; {}", some_of(&whys, TOLD));
+        let more = if whys.len() > TOLD { "; …" } else { "" };
+        note += &format!("; {}{more}", whys[..whys.len().min(TOLD)].join("; "));
     }
     step(gates, StepName::Axes, checks, false, note)
 }

@@ -7,11 +7,7 @@ use crate::{
     Grade, Item,
     confounds::{SAY_SO, Truncation},
     falsify::{Outcome, word},
-    items::{
-        Systems,
-        answer::gold_warning,
-        cohort::{label_counts, labels},
-    },
+    items::{Systems, answer::gold_warning, cohort::label_counts},
     probe::Probe,
     sweep::outcome::OF_CUT_OFF,
     text::{count, percent, some_of},
@@ -67,9 +63,10 @@ fn nothing_known(measured: &[GatedRow], items: &[Item]) -> Option<String> {
 
 /// What items lack of which none can come to be known as right or wrong.
 pub(super) fn no_grade(items: &[Item]) -> String {
-    let counts = label_counts(&labels(items)).into_iter().filter(|(label, _)| Grade::of_label(label).is_none());
-    let others: Vec<String> = counts.map(|(label, n)| format!("{label} {n}")).collect();
-    let has = if others.is_empty() { String::new() } else { format!("; theirs are {}", some_of(&others, NAMED)) };
+    let labelled: Vec<_> = items.iter().filter(|item| item.label.is_some()).map(|item| item.label.clone()).collect();
+    let counts = label_counts(&labelled).into_iter().filter(|(label, _)| Grade::of_label(label).is_none());
+    let others: Vec<String> = counts.map(|(label, n)| format!("{label} ({n})")).collect();
+    let has = if others.is_empty() { String::new() } else { format!("; they have {}", some_of(&others, NAMED)) };
     format!(
         "give items gold answers, or finished answers a coverage, correct, or one of the labels cr, cw, hr and hw{has}"
     )

@@ -123,7 +123,8 @@ fn given_set(text: &str) -> Result<Given<'_>> {
             );
         }
         if let Some(positions) = list.positions {
-            return refused(format!("heads at {positions}"), "L7H6,L23H1: --positions limits every arm");
+            let at = list.heads.first().map(|(at, _)| at.to_string()).unwrap_or_default();
+            return refused(format!("{at} at {positions}"), &format!("{at} alone: --positions limits every arm"));
         }
     }
     Ok(given)

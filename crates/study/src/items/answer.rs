@@ -1,10 +1,12 @@
 //! The words of an answer, as it is compared with accepted answers: a number keeps what makes it that number.
 
-use super::words::{end_of_run, end_of_word, seen};
+use super::words::{end_of_run, end_of_word, is_of_run, is_unspaced, seen};
 use crate::{Item, text::some_of};
 
-/// Minus signs before a number; the second, typographic one is read as the first.
-const MINUS: [char; 2] = ['-', '−'];
+/// Minus signs before a number; the typographic one and the dash are read as the first.
+const MINUS: [char; 3] = ['-', '−', '–'];
+/// Most characters of a unit of measure in a script without spaces, as in 5公里-10公里.
+const UNIT: usize = 2;
 /// Marks that join two numbers into one fraction.
 const SLASH: [char; 2] = ['/', '⁄'];
 /// Marks that may stand before a number without changing it.
@@ -50,7 +52,7 @@ pub(super) fn words(text: &str) -> String {
 
 /// Whether a decimal point opens a number here, as in `.5`.
 fn opens_with_point(chars: &[char], at: usize) -> bool {
-    let free = |c: &char| c.is_whitespace() || BEFORE_POINT.contains(c);
+    let free = |c: &char| c.is_whitespace() || is_unspaced(*c) || BEFORE_POINT.contains(c);
     chars[at] == '.' && is_digit(chars, at + 1) && chars[..at].last().is_none_or(free)
 }
 
@@ -74,14 +76,20 @@ fn end_of_name(chars: &[char], start: usize, at: usize) -> usize {
         return at;
     }
     let end = at + chars[at..].iter().take_while(|c| matches!(c, '+' | '#')).count();
-    let ends = chars.get(end).is_none_or(|c| !c.is_alphanumeric());
+    let ends = chars.get(end).is_none_or(|&c| !is_of_run(c));
     if ends || end - at > 1 { end } else { at }
 }
 
 /// Whether the number that begins here has a minus sign, which is neither a subtraction from what is before it nor a hyphen.
 fn is_negative(chars: &[char], start: usize) -> bool {
     let before = |at: usize| at.checked_sub(1).map(|at| chars[at]);
-    let hangs = |c: char| c.is_alphanumeric() || MINUS.contains(&c) || matches!(c, ')' | ']' | '}' | '%' | '°');
+    let hangs = |at: usize| {
+        let c = chars[at];
+        if is_unspaced(c) {
+            return follows_number(chars, at);
+        }
+        c.is_alphanumeric() || MINUS.contains(&c) || matches!(c, ')' | ']' | '}' | '%' | '°')
+    };
     let mut sign = start;
     if let Some(mark) = before(start).filter(|c| CURRENCY.contains(c)) {
         // -$5 is negative, but in $5$-$10$ and €5-€10 the sign belongs to what is before it.
@@ -91,9 +99,16 @@ fn is_negative(chars: &[char], start: usize) -> bool {
         }
     }
     match before(sign) {
-        Some(c) if MINUS.contains(&c) => before(sign - 1).is_none_or(|c| !hangs(c)),
+        Some(c) if MINUS.contains(&c) => !(sign - 1).checked_sub(1).is_some_and(hangs),
         _ => false,
     }
+}
+
+/// Whether a character of a script without spaces ends the unit of a number: the sign in 5月-10月 is that of a range, in 气温是-5 it is a
+/// minus.
+fn follows_number(chars: &[char], end: usize) -> bool {
+    let unit = chars[..=end].iter().rev().take(UNIT).take_while(|&&c| is_unspaced(c)).count();
+    end.checked_sub(unit).is_some_and(|at| chars[at].is_ascii_digit())
 }
 
 /// Splits digits and what joins them into numbers: at commas that do not group thousands and, in what is not a single number, such as a
@@ -213,6 +228,12 @@ mod tests {
             ("5km, 0.5km, 12:30pm, 7th", "5km 0.5km 12:30pm 7th"),
             ("2+2=4", "2 2 4"),
             ("**5**-**10**, _5_", "5 10 5"),
+            ("\u{2013}5, 1945\u{2013}1950", "-5 1945 1950"),
+            ("气温是-5度, 答案是\u{ff0d}3.5, 净亏-$5, 是.5", "气 温 是 -5 度 答 案 是 -3.5 净 亏 -5 是 0.5"),
+            ("5月-10月, 5公里-10公里", "5 月 10 月 5 公 里 10 公 里"),
+            ("问题3：42, 100，200，300, 2．5", "问 题 3 42 100 200 300 2 5"),
+            ("１，０００ ３．５ １２：３０ －５ $１", "1000 3.5 12:30 -5 1"),
+            ("-٥ ٣٫٥ ١٬٠٠٠ ๑๕", "-5 3.5 1000 15"),
         ] {
             assert_eq!(words(text), want, "{text}");
         }
@@ -222,6 +243,7 @@ mod tests {
     fn words_keep_what_ends_them_and_lose_the_rest() {
         for (text, want) in [
             ("I would use C++, or C#!", "i would use c++ or c#"),
+            ("使用C#语言 C＃と C＋＋です", "使 用 c# 语 言 c# と c++ で す"),
             ("C++17, a+b, 100+, # Title", "c++ 17 a b 100 title"),
             ("I\u{2019}m in New-York (e.g.)", "i m in new york e g"),
             ("H2O, H₂O, ½, ÄPFEL, 東京24区, 3個。", "h2o h₂o ½ äpfel 東 京 24 区 3 個"),

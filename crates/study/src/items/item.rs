@@ -116,7 +116,10 @@ impl Item {
     /// Whether its answer is right, as its fields `correct` and `coverage` (at least one half) say.
     pub(crate) fn told_right(&self) -> [Option<bool>; 2] {
         let field = |name: &str| self.other.get(name);
-        let share = |value: &Value| value.as_f64().or_else(|| value.as_bool().map(f64::from));
+        let share = |value: &Value| match value {
+            Value::String(text) => text.trim().parse().ok(),
+            value => value.as_f64().or_else(|| value.as_bool().map(f64::from)),
+        };
         [field("correct").and_then(truth), field("coverage").and_then(share).map(|share| share >= 0.5)]
     }
 

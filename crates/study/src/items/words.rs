@@ -2,16 +2,20 @@
 
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-/// A text in lower case as a reader sees it: an accent is part of its letter, full-width letters and ligatures are plain ones, and
-/// what shows nothing, such as a soft hyphen, is not there.
+/// A text in lower case as a reader sees it: an accent is part of its letter, full-width letters, ligatures and the digits of any script
+/// are plain ones, and what shows nothing, such as a soft hyphen, is not there.
 pub(super) fn seen(text: &str) -> String {
-    let plain = |c: char| {
-        // NFKC alone would also make x2 of x².
-        let decomposed = (is_wide(c) || is_ligature(c)).then(|| std::iter::once(c).nfkd());
-        let same = decomposed.is_none().then_some(c);
-        decomposed.into_iter().flatten().chain(same)
-    };
-    text.chars().filter(|&c| !is_hidden(c)).flat_map(plain).nfc().collect::<String>().to_lowercase()
+    let chars: Vec<char> = text.chars().filter(|&c| !is_hidden(c)).collect();
+    let mut out = String::with_capacity(text.len());
+    for (at, &c) in chars.iter().enumerate() {
+        let before = at.checked_sub(1).map(|at| chars[at]);
+        match plain(before, c, chars.get(at + 1).copied()) {
+            // NFKC of everything would also make x2 of x².
+            c if is_compatible(c) => out.extend(std::iter::once(c).nfkd()),
+            c => out.push(c),
+        }
+    }
+    out.nfc().collect::<String>().to_lowercase()
 }
 
 /// Where the word ends that begins here: a run of letters, digits and their marks or, in scripts without spaces between words, one
@@ -24,8 +28,13 @@ pub(super) fn end_of_word(chars: &[char], at: usize) -> Option<usize> {
 
 /// Where a run of letters, digits and their marks ends, in scripts with spaces between words.
 pub(super) fn end_of_run(chars: &[char], at: usize) -> usize {
-    let of_run = |c: char| (c.is_alphanumeric() && !is_unspaced(c)) || is_combining_mark(c);
+    let of_run = |c: char| is_of_run(c) || is_combining_mark(c);
     at + chars[at..].iter().take_while(|&&c| of_run(c)).count()
+}
+
+/// A letter or digit that a word may go on with.
+pub(super) fn is_of_run(c: char) -> bool {
+    c.is_alphanumeric() && !is_unspaced(c)
 }
 
 /// The words of a text, in lower case.
@@ -40,35 +49,74 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Half- and full-width forms.
+/// The plain form of a digit, and of a sign between or beside such digits. Elsewhere full-width signs are punctuation: in 问题3：42 the
+/// colon parts two numbers.
+fn plain(before: Option<char>, c: char, after: Option<char>) -> char {
+    let foreign = |c: Option<char>| c.is_some_and(|c| !c.is_ascii() && digit(c).is_some());
+    let any_digit = |c: Option<char>| c.is_some_and(|c| digit(c).is_some());
+    let name = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphabetic() || is_wide(c) || matches!(c, '+' | '＋'));
+    let between = foreign(before) && foreign(after);
+    match c {
+        '．' | '\u{66b}' if between => '.',
+        '，' | '\u{66c}' if between => ',',
+        '：' if between => ':',
+        '／' if between => '/',
+        '－' | '﹣' if any_digit(after) => '-',
+        '＋' if name(before) => '+',
+        '＃' if name(before) => '#',
+        // Its lower case would have a second dot.
+        'İ' => 'I',
+        c => digit(c).and_then(|value| char::from_digit(value, 10)).unwrap_or(c),
+    }
+}
+
+/// The zeros of scripts; the nine other digits follow each.
+const ZEROS: [char; 20] = [
+    '0', '\u{660}', '\u{6f0}', '\u{7c0}', '\u{966}', '\u{9e6}', '\u{a66}', '\u{ae6}', '\u{b66}', '\u{be6}', '\u{c66}',
+    '\u{ce6}', '\u{d66}', '\u{e50}', '\u{ed0}', '\u{f20}', '\u{1040}', '\u{1090}', '\u{17e0}', '\u{ff10}',
+];
+
+/// The value of a decimal digit.
+fn digit(c: char) -> Option<u32> {
+    let from = |zero: char| (c as u32).checked_sub(zero as u32).filter(|value| *value < 10);
+    ZEROS.into_iter().find_map(from)
+}
+
+/// Full-width letters, and half-width ones of kana and hangul.
 fn is_wide(c: char) -> bool {
-    matches!(c, '\u{ff01}'..='\u{ffee}')
+    matches!(c, '\u{ff21}'..='\u{ff3a}' | '\u{ff41}'..='\u{ff5a}' | '\u{ff66}'..='\u{ffdc}')
 }
 
-/// Latin ligatures, as in ﬁ.
-fn is_ligature(c: char) -> bool {
-    matches!(c, '\u{fb00}'..='\u{fb06}')
+/// What stands for other letters: wide ones, Latin ligatures as in ﬁ, and the vowel AM of Thai and Lao.
+fn is_compatible(c: char) -> bool {
+    is_wide(c) || matches!(c, '\u{fb00}'..='\u{fb06}' | '\u{e33}' | '\u{eb3}')
 }
 
-/// Soft hyphens, joiners, marks of direction, variation selectors and byte order marks. A zero-width space is none of them: it parts
-/// words.
+/// Soft hyphens, joiners, the stroke that lengthens Arabic letters, marks of direction, frames around a character as in 3⃣, variation
+/// selectors, invisible operators and byte order marks. A zero-width space is none of them: it parts words.
 fn is_hidden(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'
             | '\u{34f}'
+            | '\u{488}'..='\u{489}'
+            | '\u{61c}'
+            | '\u{640}'
             | '\u{200c}'..='\u{200f}'
             | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'
+            | '\u{2060}'..='\u{2064}'
             | '\u{2066}'..='\u{2069}'
+            | '\u{20dd}'..='\u{20e0}'
+            | '\u{20e2}'..='\u{20e4}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}'
+            | '\u{e0100}'..='\u{e01ef}'
     )
 }
 
-/// Thai, Lao, Myanmar, Khmer, kana, and Chinese characters.
-fn is_unspaced(c: char) -> bool {
-    matches!(
+/// Letters of Thai, Lao, Myanmar, Khmer and kana, and Chinese characters.
+pub(super) fn is_unspaced(c: char) -> bool {
+    let script = matches!(
         c,
         '\u{e00}'..='\u{eff}'
             | '\u{1000}'..='\u{109f}'
@@ -80,7 +128,8 @@ fn is_unspaced(c: char) -> bool {
             | '\u{4e00}'..='\u{9fff}'
             | '\u{f900}'..='\u{faff}'
             | '\u{20000}'..='\u{3ffff}'
-    )
+    );
+    script && digit(c).is_none()
 }
 
 #[cfg(test)]
@@ -95,12 +144,14 @@ mod tests {
             ("e\u{ad}le\u{ad}phant \u{feff}\u{200e}left\u{2060}over two\u{200b}words", "elephant leftover two words"),
             ("Ｐａｒｉｓ　２４, \u{fb01}ne o\u{fb03}ce", "paris 24 fine office"),
             ("x² ≠ x2, H₂O, ½", "x² x2 h₂o ½"),
+            ("3\u{fe0f}\u{20e3} مـحمد İstanbul", "3 محمد istanbul"),
             ("x\u{304} is not x", "x\u{304} is not x"),
-            ("हिन्दी में", "हिन्दी में"),
+            ("हिन्दी में १५", "हिन्दी में 15"),
             ("首都は東京です。", "首 都 は 東 京 で す"),
             ("ﾊﾟﾘ24区 GPTは", "パ リ 24 区 gpt は"),
+            ("葛\u{e0100}城", "葛 城"),
             ("서울은 수도", "서울은 수도"),
-            ("ที่นี่", "ที่ นี่"),
+            ("ที่นี่ ๑๕ ทำ ท\u{e4d}\u{e32}", "ที่ นี่ 15 ท\u{e4d} \u{e32} ท\u{e4d} \u{e32}"),
             ("?! …", ""),
         ] {
             assert_eq!(words(text).join(" "), want, "{text}");

@@ -119,7 +119,8 @@ pub fn run(
     let swept = study.sweep(&items, &attribution, progress)?;
     let Study { run, mut warnings, .. } = study;
     warnings.extend(swept.as_ref().and_then(|swept| brought_otherwise(&items, &base, &swept.rows[0])));
-    let report = RunReport { engine, experiment, run: &run, items: &items, answered: &answered, attribution, swept };
+    let (run, items, answered, generated) = (&run, &items[..], &answered[..], base.len());
+    let report = RunReport { engine, experiment, run, items, answered, generated, attribution, swept };
     report.write(warnings)
 }
 
@@ -263,8 +264,8 @@ fn brought_otherwise(items: &[Item], generated: &BTreeMap<String, Row>, referenc
     let other = brought.iter().filter(|(answers, response)| !answers.contains(&response.trim())).count();
     (other > 0).then(|| {
         format!(
-            "{other} of {} responses that items bring are not what the model answers: the attribution is of those, and the sweep \
-             of the model's own",
+            "{other} of {} responses that items bring are not what the model answers in the sweep: the attribution is of those, and \
+             the sweep of the model's own",
             brought.len()
         )
     })

@@ -38,6 +38,8 @@ pub(crate) struct RunReport<'a> {
     pub(crate) items: &'a [Item],
     /// Those of the items that take part in the attribution.
     pub(crate) answered: &'a [Item],
+    /// How many answers the attribution reads that were generated for it.
+    pub(crate) generated: usize,
     pub(crate) attribution: Attribution,
     pub(crate) swept: Option<Swept>,
 }
@@ -83,10 +85,19 @@ impl RunReport<'_> {
             "warnings": warnings, "attribution": attribution, "sweep": outcomes,
         });
         write_json(&self.run.file("report.json"), &document)?;
-        let text = markdown(&title, &counts, attribution, outcomes, &warnings);
+        let text = markdown(&title, &counts, attribution, (outcomes, self.other_seeds()), &warnings);
         write_text(&self.run.file("report.md"), &text)?;
         warnings.extend(compared.warnings.iter().cloned());
         Ok(RunSummary { text, warnings, check_failed })
+    }
+
+    /// The seeds of the sweep, where they are others than that of the answers.
+    fn other_seeds(&self) -> Option<String> {
+        let seeds = &self.swept.as_ref()?.outcomes.seeds;
+        (self.generated > 0 && *seeds != [self.experiment.generate.sampling.seed]).then(|| {
+            let all: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+            format!("{} {}", if all.len() == 1 { "seed" } else { "seeds" }, all.join(", "))
+        })
     }
 
     /// What the run was made from, in the order of the page.
@@ -107,15 +118,9 @@ impl RunReport<'_> {
             let sets: Vec<&str> = swept.outcomes.tables.iter().map(|table| table.set.as_str()).collect();
             if sets.len() > 8 { format!("{} sets", sets.len()) } else { sets.join("; ") }
         };
-        // Where they are those of the answers, they have been said.
-        let seeds = |swept: &Swept| {
-            let seeds = &swept.outcomes.seeds;
-            (*seeds != [generate.sampling.seed]).then(|| {
-                let all: Vec<String> = seeds.iter().map(ToString::to_string).collect();
-                format!("{} {}", if all.len() == 1 { "seed" } else { "seeds" }, all.join(", "))
-            })
-        };
         let swept = self.swept.as_ref();
+        let own = [generate.sampling.seed];
+        let seeds = swept.map(|swept| &swept.outcomes.seeds[..]).filter(|_| self.generated == 0).unwrap_or(&own);
         Facts::default()
             .with("experiment", &self.experiment.name)
             .with_model(identity)
@@ -126,13 +131,13 @@ impl RunReport<'_> {
             .with("parameters", spec.parameters.to_string())
             .with_items(self.items.len(), &items.from().file(), items.only.as_ref())
             .with_system(self.items)
-            .with_answers(&generate.sampling, &[generate.sampling.seed], generate.max_new_tokens)
+            .with_answers(&generate.sampling, seeds, generate.max_new_tokens)
             .with_some("judged by", self.experiment.judge.as_ref().map(judged))
             .with("heads averaged over", format!("the last {} response tokens", attribute.last_n))
             .with("labels shuffled", format!("{} times, seed {}", attribute.shuffles, attribute.seed))
             .with("cross-fit", format!("{} folds, dealt {} times", attribute.folds, attribute.repeats))
             .with_some("tempered", swept.map(tempered))
-            .with_some("tempered under", swept.and_then(seeds))
+            .with_some("tempered under", self.other_seeds())
             .with_some("hooks fired", swept.map(|swept| hooks::told(&swept.fired, (swept.arms.len(), "arm"), "answer")))
             .with_version(identity)
     }
@@ -142,7 +147,7 @@ fn markdown(
     title: &str,
     counts: &[(String, usize)],
     attribution: &Attribution,
-    outcomes: Option<&Outcomes>,
+    (outcomes, seeds): (Option<&Outcomes>, Option<String>),
     warnings: &[String],
 ) -> String {
     let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
@@ -150,6 +155,9 @@ fn markdown(
     out += &attribution_markdown(attribution, 10);
     out.push('\n');
     if let Some(outcomes) = outcomes {
+        if let Some(seeds) = seeds {
+            out += &format!("tempered under {seeds}, of other answers than those attributed\n\n");
+        }
         out += &sweep_markdown(outcomes);
         out.push('\n');
     }

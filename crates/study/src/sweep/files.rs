@@ -32,11 +32,13 @@ pub(crate) fn write_outcomes<'a>(
 ) -> Result<Outcomes> {
     let outcomes = outcomes_of(answered);
     let own: BTreeSet<&str> = answered.arms.iter().map(|arm| arm.variant.as_str()).collect();
-    // What was tried but stands in no table: other arms, and other seeds of these arms.
+    let reference =
+        |row: &Row| answered.arms.iter().any(|arm| arm.role == Role::Reference && arm.variant == row.variant);
+    // What was tried but stands in no table: other arms, and other seeds of these arms. The untouched model alone tries nothing.
     let stray = |row: &Row| match (own.contains(row.variant.as_str()), outcomes.seeds.contains(&row.seed)) {
         (true, true) => None,
         (false, _) => Some(row.variant.clone()),
-        (true, false) => Some(format!("seed {}", row.seed)),
+        (true, false) => (!reference(row)).then(|| format!("seed {}", row.seed)),
     };
     let elsewhere: BTreeSet<String> = all.filter_map(stray).collect();
     let outcomes = Outcomes { elsewhere: elsewhere.into_iter().collect(), ..outcomes };
