@@ -1,20 +1,17 @@
 //! The words of an answer, as it is compared with accepted answers: a number keeps what makes it that number.
 
-use super::words::{end_of_run, end_of_word, is_of_run, is_unspaced, seen};
+use super::{
+    sign::{MINUS, is_negative, opens_with_point},
+    words::{end_of_run, end_of_word, goes_on, is_of_run, is_unspaced, seen},
+};
 use crate::{Item, text::some_of};
 
-/// Minus signs before a number; the typographic one and the dash are read as the first.
-const MINUS: [char; 3] = ['-', '−', '–'];
-/// Most characters of a unit of measure in a script without spaces, as in 5公里-10公里.
-const UNIT: usize = 2;
 /// Marks that join two numbers into one fraction.
 const SLASH: [char; 2] = ['/', '⁄'];
-/// Marks that may stand before a number without changing it.
-const CURRENCY: [char; 5] = ['$', '€', '£', '¥', '₹'];
-/// What may stand before a decimal point that has no digit before it.
-const BEFORE_POINT: [char; 16] = ['-', '−', '+', '=', '<', '>', '~', '≈', '(', '[', '{', '*', '$', '€', '£', '¥'];
 /// Characters without which an accepted answer would be another answer.
-const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫";
+const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫∪∩→⁻";
+/// What an operand may begin with, besides letters and digits.
+const OPERANDS: &str = "([{\\√$|";
 /// Most accepted answers that a warning names.
 const NAMED: usize = 5;
 
@@ -35,7 +32,11 @@ pub(super) fn words(text: &str) -> String {
         at = if pointed || chars[at].is_ascii_digit() { end_of_number(&chars, at) } else { at };
         let number: String = chars[start..at].iter().collect();
         let rest = at;
-        at = if rest > start { end_of_run(&chars, rest) } else { word.unwrap_or(rest) };
+        at = match word {
+            Some(end) if rest == start => end,
+            _ if goes_on(&chars, rest) => end_of_run(&chars, rest),
+            _ => rest,
+        };
         at = end_of_name(&chars, start, at);
         let mut found = numbers(&number);
         if found.is_empty() {
@@ -48,12 +49,6 @@ pub(super) fn words(text: &str) -> String {
         words.append(&mut found);
     }
     words.join(" ")
-}
-
-/// Whether a decimal point opens a number here, as in `.5`.
-fn opens_with_point(chars: &[char], at: usize) -> bool {
-    let free = |c: &char| c.is_whitespace() || is_unspaced(*c) || BEFORE_POINT.contains(c);
-    chars[at] == '.' && is_digit(chars, at + 1) && chars[..at].last().is_none_or(free)
 }
 
 fn is_digit(chars: &[char], at: usize) -> bool {
@@ -70,45 +65,15 @@ fn end_of_number(chars: &[char], start: usize) -> usize {
     at
 }
 
-/// Where a word ends whose letters have been read up to `at`: after `+` and `#` if no letter or digit follows, or after `++`, as in C++17.
+/// Where a word ends whose letters have been read up to `at`: after `+` and `#` if nothing follows that they could join it with, or after
+/// `++`, as in C++17. In scripts without spaces they are no part of names.
 fn end_of_name(chars: &[char], start: usize, at: usize) -> usize {
-    if !chars[start..at].iter().any(|c| c.is_alphabetic()) {
+    if is_unspaced(chars[start]) || !chars[start..at].iter().any(|c| c.is_alphabetic()) {
         return at;
     }
     let end = at + chars[at..].iter().take_while(|c| matches!(c, '+' | '#')).count();
-    let ends = chars.get(end).is_none_or(|&c| !is_of_run(c));
+    let ends = chars.get(end).is_none_or(|&c| !is_of_run(c) && !OPERANDS.contains(c));
     if ends || end - at > 1 { end } else { at }
-}
-
-/// Whether the number that begins here has a minus sign, which is neither a subtraction from what is before it nor a hyphen.
-fn is_negative(chars: &[char], start: usize) -> bool {
-    let before = |at: usize| at.checked_sub(1).map(|at| chars[at]);
-    let hangs = |at: usize| {
-        let c = chars[at];
-        if is_unspaced(c) {
-            return follows_number(chars, at);
-        }
-        c.is_alphanumeric() || MINUS.contains(&c) || matches!(c, ')' | ']' | '}' | '%' | '°')
-    };
-    let mut sign = start;
-    if let Some(mark) = before(start).filter(|c| CURRENCY.contains(c)) {
-        // -$5 is negative, but in $5$-$10$ and €5-€10 the sign belongs to what is before it.
-        sign = start - 1;
-        if before(sign).is_some_and(|c| MINUS.contains(&c)) && before(sign - 1) == Some(mark) {
-            return false;
-        }
-    }
-    match before(sign) {
-        Some(c) if MINUS.contains(&c) => !(sign - 1).checked_sub(1).is_some_and(hangs),
-        _ => false,
-    }
-}
-
-/// Whether a character of a script without spaces ends the unit of a number: the sign in 5月-10月 is that of a range, in 气温是-5 it is a
-/// minus.
-fn follows_number(chars: &[char], end: usize) -> bool {
-    let unit = chars[..=end].iter().rev().take(UNIT).take_while(|&&c| is_unspaced(c)).count();
-    end.checked_sub(unit).is_some_and(|at| chars[at].is_ascii_digit())
 }
 
 /// Splits digits and what joins them into numbers: at commas that do not group thousands and, in what is not a single number, such as a
@@ -137,9 +102,9 @@ fn without_thousands(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut out, mut group, mut grouped) = (String::new(), 0, false);
     for (at, c) in text.char_indices() {
-        let digits = bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
         match c {
             ',' => {
+                let digits = bytes[at + 1..].iter().take(4).take_while(|b| b.is_ascii_digit()).count();
                 let first = &text[at - group..at];
                 let opens = (1..=3).contains(&group) && !first.starts_with('0') && !text[..at - group].ends_with('.');
                 grouped = digits == 3 && (grouped || opens);
@@ -186,7 +151,9 @@ fn loses(gold: &str) -> bool {
     let count = |text: &str, c: char| text.chars().filter(|&other| other == c).count();
     // A plus before a number decides nothing.
     let gold = gold.trim().trim_start_matches('+');
-    let minus = gold.starts_with(MINUS) && !kept.starts_with('-');
+    let minus = (gold.starts_with(MINUS) && !kept.starts_with('-'))
+        || gold.ends_with(MINUS)
+        || count(gold, '−') > count(&kept, '-');
     !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
 }
 
@@ -230,7 +197,9 @@ mod tests {
             ("**5**-**10**, _5_", "5 10 5"),
             ("\u{2013}5, 1945\u{2013}1950", "-5 1945 1950"),
             ("气温是-5度, 答案是\u{ff0d}3.5, 净亏-$5, 是.5", "气 温 是 -5 度 答 案 是 -3.5 净 亏 -5 是 0.5"),
-            ("5月-10月, 5公里-10公里", "5 月 10 月 5 公 里 10 公 里"),
+            ("5月-10月, 歼-20, พ.ศ.2500, .5/.6", "5 月 10 月 歼 20 พ ศ 2500 0.5 0.6"),
+            ("5입니다, Paris입니다, 5월", "5 입니다 paris 입니다 5 월"),
+            ("10\u{202f}000, 1\u{a0}234, 5\u{a0}km", "10000 1234 5 km"),
             ("问题3：42, 100，200，300, 2．5", "问 题 3 42 100 200 300 2 5"),
             ("１，０００ ３．５ １２：３０ －５ $１", "1000 3.5 12:30 -5 1"),
             ("-٥ ٣٫٥ ١٬٠٠٠ ๑๕", "-5 3.5 1000 15"),
@@ -244,6 +213,7 @@ mod tests {
         for (text, want) in [
             ("I would use C++, or C#!", "i would use c++ or c#"),
             ("使用C#语言 C＃と C＋＋です", "使 用 c# 语 言 c# と c++ で す"),
+            ("東京+大阪, #东京#, x+(y), C+.", "東 京 大 阪 东 京 x y c+"),
             ("C++17, a+b, 100+, # Title", "c++ 17 a b 100 title"),
             ("I\u{2019}m in New-York (e.g.)", "i m in new york e g"),
             ("H2O, H₂O, ½, ÄPFEL, 東京24区, 3個。", "h2o h₂o ½ äpfel 東 京 24 区 3 個"),

@@ -10,6 +10,7 @@ pub(crate) mod file;
 mod grade;
 mod item;
 pub(crate) mod predicate;
+mod sign;
 pub(crate) mod unique;
 pub(crate) mod units;
 pub(crate) mod words;

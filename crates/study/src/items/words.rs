@@ -15,7 +15,8 @@ pub(super) fn seen(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out.nfc().collect::<String>().to_lowercase()
+    // The lower case of İ has a second dot.
+    out.nfc().collect::<String>().to_lowercase().replace("i\u{307}", "i")
 }
 
 /// Where the word ends that begins here: a run of letters, digits and their marks or, in scripts without spaces between words, one
@@ -28,8 +29,17 @@ pub(super) fn end_of_word(chars: &[char], at: usize) -> Option<usize> {
 
 /// Where a run of letters, digits and their marks ends, in scripts with spaces between words.
 pub(super) fn end_of_run(chars: &[char], at: usize) -> usize {
-    let of_run = |c: char| is_of_run(c) || is_combining_mark(c);
-    at + chars[at..].iter().take_while(|&&c| of_run(c)).count()
+    let more = (at + 1..chars.len()).take_while(|&at| goes_on(chars, at)).count();
+    at + 1 + more
+}
+
+/// Whether the word that the character before this one is of goes on here. Hangul after letters or digits of other scripts, and these
+/// after it, is a word of its own: particles follow numbers and names.
+pub(super) fn goes_on(chars: &[char], at: usize) -> bool {
+    let (before, c) = (chars[at - 1], chars.get(at).copied());
+    c.is_some_and(|c| {
+        is_combining_mark(c) || (is_of_run(c) && (is_combining_mark(before) || is_hangul(before) == is_hangul(c)))
+    })
 }
 
 /// A letter or digit that a word may go on with.
@@ -64,8 +74,8 @@ fn plain(before: Option<char>, c: char, after: Option<char>) -> char {
         '－' | '﹣' if any_digit(after) => '-',
         '＋' if name(before) => '+',
         '＃' if name(before) => '#',
-        // Its lower case would have a second dot.
-        'İ' => 'I',
+        // Spaces that do not break group thousands.
+        '\u{a0}' | '\u{202f}' if any_digit(before) && any_digit(after) => ',',
         c => digit(c).and_then(|value| char::from_digit(value, 10)).unwrap_or(c),
     }
 }
@@ -114,6 +124,11 @@ fn is_hidden(c: char) -> bool {
     )
 }
 
+/// Korean letters.
+fn is_hangul(c: char) -> bool {
+    matches!(c, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '\u{a960}'..='\u{a97f}' | '\u{ac00}'..='\u{d7ff}')
+}
+
 /// Letters of Thai, Lao, Myanmar, Khmer and kana, and Chinese characters.
 pub(super) fn is_unspaced(c: char) -> bool {
     let script = matches!(
@@ -144,13 +159,13 @@ mod tests {
             ("e\u{ad}le\u{ad}phant \u{feff}\u{200e}left\u{2060}over two\u{200b}words", "elephant leftover two words"),
             ("Ｐａｒｉｓ　２４, \u{fb01}ne o\u{fb03}ce", "paris 24 fine office"),
             ("x² ≠ x2, H₂O, ½", "x² x2 h₂o ½"),
-            ("3\u{fe0f}\u{20e3} مـحمد İstanbul", "3 محمد istanbul"),
+            ("3\u{fe0f}\u{20e3} مـحمد İstanbul I\u{307}", "3 محمد istanbul i"),
             ("x\u{304} is not x", "x\u{304} is not x"),
             ("हिन्दी में १५", "हिन्दी में 15"),
             ("首都は東京です。", "首 都 は 東 京 で す"),
             ("ﾊﾟﾘ24区 GPTは", "パ リ 24 区 gpt は"),
             ("葛\u{e0100}城", "葛 城"),
-            ("서울은 수도", "서울은 수도"),
+            ("서울은 수도, KBS가 5월", "서울은 수도 kbs 가 5 월"),
             ("ที่นี่ ๑๕ ทำ ท\u{e4d}\u{e32}", "ที่ นี่ 15 ท\u{e4d} \u{e32} ท\u{e4d} \u{e32}"),
             ("?! …", ""),
         ] {
