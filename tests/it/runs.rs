@@ -373,24 +373,37 @@ fn a_run_sweeps_under_seeds_of_its_own() {
     assert_eq!((&sweep["seeds"], &sweep["items"]), (&json!([1, 2]), &json!(24)));
     // The answers that are attributed tried nothing.
     assert!(sweep["elsewhere"].is_null(), "{sweep}");
-    assert!(lab.read("out/report.md").contains("tempered under seeds 1, 2, of other answers than those attributed"));
+    assert!(lab.read("out/report.md").contains("tempered under seeds 1, 2, not that of the answers attributed\n"));
     let judged = by_id(&lab.read("out/judged.jsonl"));
     for row in rows.iter().filter(|row| row["seed"] == 7) {
         assert_eq!(judged[row["id"].as_str().unwrap()]["response"], row["response"], "the attribution's own seed");
     }
     let facts = &lab.json("out/report.json")["facts"];
-    assert!(facts.as_array().unwrap().contains(&json!(["tempered under", "seeds 1, 2"])), "{facts}");
+    assert!(
+        facts
+            .as_array()
+            .unwrap()
+            .contains(&json!(["tempered under", "seeds 1, 2, not that of the answers attributed"])),
+        "{facts}"
+    );
     // Its own seed among them, nothing is answered twice; a further seed is all that is new.
     lab.write("x.toml", sampled.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [7, 1, 2]"));
     assert_eq!((&dry()["rows_new"], &dry()["rows_done"]), (&json!(24), &json!(24 * 5)));
     lab.done("run x.toml --out out");
     assert_eq!(lab.json("out/sweep.json")["seeds"], json!([7, 1, 2]));
+    let told = "tempered under seeds 7, 1, 2; the answers under 7 are those attributed\n";
+    assert!(lab.read("out/report.md").contains(told));
     lab.write("x.toml", sampled.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [1]"));
     lab.done("run x.toml --out out");
     assert_eq!(lab.json("out/sweep.json")["elsewhere"], json!(["seed 2", "seed 7"]), "now arms were tried under both");
     lab.write("x.toml", greedy.replace("[1, 1, 0.5]", "[1, 0.5]\nseeds = [1, 2]"));
     let (_, err) = lab.ends(2, "run x.toml --out other");
-    assert!(err.contains("[sweep] seeds need a temperature above 0: greedy answers do not depend on them"), "{err}");
+    assert!(
+        err.contains(
+            "[sweep] seeds are [1, 2], but must be left out at temperature 0: greedy answers do not depend on them"
+        ),
+        "{err}"
+    );
 }
 
 /// Labels that the judge replaces, and responses that are not the model's answers, are reported: neither happens by chance.

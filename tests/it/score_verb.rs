@@ -404,7 +404,7 @@ fn what_the_program_cannot_score_it_refuses() {
         ("--items c.jsonl", "--lambda"),
         ("--items c.jsonl --lambda 0 --heads L9H0", "layer 9 of head L9H0 does not exist"),
         ("--items c.jsonl --lambda 0 --heads L0H6", "head L0H6 does not exist"),
-        ("--items c.jsonl --lambda 0 --heads L0H1:0.5", "like L0H1 alone"),
+        ("--items c.jsonl --lambda 0 --heads L0H1:0.5", "like L0H1 without λ"),
         ("--items c.jsonl --lambda 0 --heads top:3@none.json", "none.json"),
         ("--items c.jsonl --lambda 0 --a a --b c", "labels in the data: a 4, b 4"),
         ("--items c.jsonl --lambda 0 --a a --b a", "cohort b is 'a' like cohort a, but must be another label"),

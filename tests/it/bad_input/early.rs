@@ -36,7 +36,10 @@ fn sweeps_and_scores_are_refused_before_the_model() {
     let heads: [(&str, &[&str]); 6] = [
         ("--heads top:3@nofile.json", &["cannot read nofile.json"]),
         ("--heads top:3@ranking.json", &["ranking.json: it ranks 2 heads, so top:3 does not exist"]),
-        ("--heads lambda.json", &["the head list is L0H1:0.5 in lambda.json", "L0H1 alone", "top:5@attribution.json"]),
+        (
+            "--heads lambda.json",
+            &["the head list is L0H1:0.5 in lambda.json", "like L0H1 without λ", "top:5@attribution.json"],
+        ),
         ("--heads nofile.json", &["cannot read nofile.json"]),
         ("--heads L0", &["cannot read 'L0'"]),
         ("--heads ids.npz", &["ids.npz", "the arms bring their own"]),

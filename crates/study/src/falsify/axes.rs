@@ -211,13 +211,15 @@ fn one(
 
 /// Why two sets with too few items in a class cannot tell, if they have too few.
 fn few((train, fresh): (&ProbeSet, &ProbeSet), least: usize) -> Option<String> {
-    let few = |of: &str, set: &ProbeSet| {
+    // Two of a class can be dealt out over folds, and one ranked.
+    let few = |of: &str, set: &ProbeSet, least: usize| {
         let smaller = set.origin.smaller_of_units();
         let units = if set.origin.units.is_some() { "prompts or groups" } else { "items" };
         (smaller < least)
             .then(|| format!("the smaller class of the {of} {units} has {smaller}, but {least} are needed"))
     };
-    let all: Vec<String> = [few("training", train), few("fresh", fresh)].into_iter().flatten().collect();
+    let all: Vec<String> =
+        [few("training", train, least.max(2)), few("fresh", fresh, least.max(1))].into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join(", and "))
 }
 

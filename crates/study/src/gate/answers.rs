@@ -165,6 +165,8 @@ mod tests {
         }
         assert_eq!((of("correct", json!("maybe")), of("correct", json!(0.5))), (None, None));
         assert_eq!((of("coverage", json!(true)), of("coverage", json!(0.4))), (Some(true), Some(false)));
+        assert_eq!((of("coverage", json!("0.5")), of("coverage", json!("0.4"))), (Some(true), Some(false)));
+        assert_eq!((of("coverage", json!("nan")), of("coverage", json!(""))), (None, None));
     }
 
     fn row(text: &str, finish_reason: FinishReason) -> Row {

@@ -117,14 +117,14 @@ fn given_set(text: &str) -> Result<Given<'_>> {
             return refused(
                 format!("{at}:{lambda}"),
                 &format!(
-                    "{at} alone: the arms bring their own λ; write a list without λ, or take the top of an attribution: \
+                    "{at} without λ, which is given beside the list: write a list without, or take the top of an attribution: \
                      top:5@attribution.json"
                 ),
             );
         }
         if let Some(positions) = list.positions {
             let at = list.heads.first().map(|(at, _)| at.to_string()).unwrap_or_default();
-            return refused(format!("{at} at {positions}"), &format!("{at} alone: --positions limits every arm"));
+            return refused(format!("{at} at {positions}"), &format!("{at} without positions"));
         }
     }
     Ok(given)

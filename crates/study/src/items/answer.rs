@@ -9,15 +9,15 @@ use crate::{Item, text::some_of};
 /// Marks that join two numbers into one fraction.
 const SLASH: [char; 2] = ['/', '⁄'];
 /// Characters without which an accepted answer would be another answer.
-const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫∪∩→⁻";
+const DECISIVE: &str = "+*×÷^=<>≤≥≠≈±√∞∑∫∪∩→⁻＝＜＞";
 /// What an operand may begin with, besides letters and digits.
-const OPERANDS: &str = "([{\\√$|";
+const OPERANDS: &str = "([{\\√（［｛";
 /// Most accepted answers that a warning names.
 const NAMED: usize = 5;
 
 /// The words of a text, in lower case and with one space between them. A number is one word with its sign, decimal point, fraction slash and
 /// colon, but without thousands commas; `+` and `#` at the end of a word belong to it.
-pub(super) fn words(text: &str) -> String {
+pub(super) fn comparable(text: &str) -> String {
     let chars: Vec<char> = seen(text).chars().collect();
     let mut words: Vec<String> = Vec::new();
     let mut at = 0;
@@ -72,7 +72,9 @@ fn end_of_name(chars: &[char], start: usize, at: usize) -> usize {
         return at;
     }
     let end = at + chars[at..].iter().take_while(|c| matches!(c, '+' | '#')).count();
-    let ends = chars.get(end).is_none_or(|&c| !is_of_run(c) && !OPERANDS.contains(c));
+    let adds = chars[at..end].ends_with(&['+']);
+    let joins = |c: char| is_of_run(c) || (adds && OPERANDS.contains(c));
+    let ends = chars.get(end).is_none_or(|&c| !joins(c));
     if ends || end - at > 1 { end } else { at }
 }
 
@@ -135,7 +137,7 @@ pub(crate) fn gold_warning(items: &[Item]) -> Option<String> {
     let golds = || items.iter().flat_map(|item| item.gold.iter().map(move |gold| (item, gold)));
     let list = |found: Vec<String>| (!found.is_empty()).then(|| (found.len(), some_of(&found, NAMED)));
     let told = |(item, gold): (&Item, &String)| format!("'{gold}' of {}", item.id);
-    let empty = list(golds().filter(|(_, gold)| words(gold).is_empty()).map(told).collect());
+    let empty = list(golds().filter(|(_, gold)| comparable(gold).is_empty()).map(told).collect());
     let lossy = list(golds().filter(|(_, gold)| loses(gold)).map(told).collect());
     let all = [
         empty.map(|(n, some)| format!("{n} without a letter or digit match nothing ({some})")),
@@ -147,7 +149,7 @@ pub(crate) fn gold_warning(items: &[Item]) -> Option<String> {
 
 /// Whether an accepted answer loses a character that may decide.
 fn loses(gold: &str) -> bool {
-    let kept = words(gold);
+    let kept = comparable(gold);
     let count = |text: &str, c: char| text.chars().filter(|&other| other == c).count();
     // A plus before a number decides nothing.
     let gold = gold.trim().trim_start_matches('+');
@@ -204,7 +206,7 @@ mod tests {
             ("１，０００ ３．５ １２：３０ －５ $１", "1000 3.5 12:30 -5 1"),
             ("-٥ ٣٫٥ ١٬٠٠٠ ๑๕", "-5 3.5 1000 15"),
         ] {
-            assert_eq!(words(text), want, "{text}");
+            assert_eq!(comparable(text), want, "{text}");
         }
     }
 
@@ -213,13 +215,14 @@ mod tests {
         for (text, want) in [
             ("I would use C++, or C#!", "i would use c++ or c#"),
             ("使用C#语言 C＃と C＋＋です", "使 用 c# 语 言 c# と c++ で す"),
-            ("東京+大阪, #东京#, x+(y), C+.", "東 京 大 阪 东 京 x y c+"),
+            ("東京+大阪, #东京#, x+(y), x＋（y）, C+.", "東 京 大 阪 东 京 x y x y c+"),
+            ("|C#|A+|, C#(.NET 8), $A+$", "c# a+ c# net 8 a+"),
             ("C++17, a+b, 100+, # Title", "c++ 17 a b 100 title"),
             ("I\u{2019}m in New-York (e.g.)", "i m in new york e g"),
             ("H2O, H₂O, ½, ÄPFEL, 東京24区, 3個。", "h2o h₂o ½ äpfel 東 京 24 区 3 個"),
             ("?!", ""),
         ] {
-            assert_eq!(words(text), want, "{text}");
+            assert_eq!(comparable(text), want, "{text}");
         }
     }
 
@@ -230,7 +233,7 @@ mod tests {
             Item::parse(&line, 1, false).unwrap()
         };
         let warned = |gold: &str| gold_warning(&[item(gold)]).unwrap_or_default();
-        for gold in ["x^2", "a > b", "- 5", "100+"] {
+        for gold in ["x^2", "a > b", "- 5", "100+", "Cl-", "3 − x", "A∪B", "x⁻¹", "ｘ＝２"] {
             assert!(warned(gold).contains("1 are compared without signs"), "{gold}: {}", warned(gold));
         }
         for gold in ["?", "+", ""] {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{answer, words};
 use crate::{Result, StudyError};
 
+/// Raised whenever the same answer may be graded otherwise: what an earlier version compared is then compared again.
+pub(crate) const GRADING: u32 = 2;
+
 /// What an answer is, by the two rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grade {
@@ -107,9 +110,9 @@ impl Grader {
 
     /// Judges an answer against its accepted answers.
     pub fn grade(&self, answer: &str, gold: &[String]) -> Grade {
-        let (said, plain) = (answer::words(answer), normalised(answer));
+        let (said, plain) = (answer::comparable(answer), normalised(answer));
         Grade {
-            correct: gold.iter().map(|gold| answer::words(gold)).any(|gold| match self.gold {
+            correct: gold.iter().map(|gold| answer::comparable(gold)).any(|gold| match self.gold {
                 GoldRule::Contains => holds(&said, &gold),
                 GoldRule::Exact => !gold.is_empty() && said == gold,
             }),

@@ -117,7 +117,7 @@ impl Item {
     pub(crate) fn told_right(&self) -> [Option<bool>; 2] {
         let field = |name: &str| self.other.get(name);
         let share = |value: &Value| match value {
-            Value::String(text) => text.trim().parse().ok(),
+            Value::String(text) => text.trim().parse().ok().filter(|share: &f64| share.is_finite()),
             value => value.as_f64().or_else(|| value.as_bool().map(f64::from)),
         };
         [field("correct").and_then(truth), field("coverage").and_then(share).map(|share| share >= 0.5)]

@@ -20,6 +20,7 @@ pub use columns::{Answers, Columns};
 pub use dispositions::{CohortSpec, Cohorts, DispositionSpec, named, read_dispositions};
 pub use facts::ItemFacts;
 pub use file::{ItemFile, ItemsFrom, ReadAs, Taken, read_items, read_taken};
+pub(crate) use grade::GRADING;
 pub use grade::{GoldRule, Grade, Grader};
 pub use item::Item;
 pub(crate) use item::Systems;

@@ -71,7 +71,6 @@ fn plain(before: Option<char>, c: char, after: Option<char>) -> char {
         '，' | '\u{66c}' if between => ',',
         '：' if between => ':',
         '／' if between => '/',
-        '－' | '﹣' if any_digit(after) => '-',
         '＋' if name(before) => '+',
         '＃' if name(before) => '#',
         // Spaces that do not break group thousands.

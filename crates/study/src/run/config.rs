@@ -377,7 +377,8 @@ impl Experiment {
                 return Some("[sweep] lambdas must list at least one".into());
             }
             if !sweep.seeds.is_empty() && self.generate.sampling.temperature == 0.0 {
-                return Some("[sweep] seeds need a temperature above 0: greedy answers do not depend on them".into());
+                let why = "but must be left out at temperature 0: greedy answers do not depend on them";
+                return Some(format!("[sweep] seeds are {:?}, {why}", sweep.seeds));
             }
             let distinct: BTreeSet<u64> = sweep.seeds.iter().copied().collect();
             if distinct.len() != sweep.seeds.len() {

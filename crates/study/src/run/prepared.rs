@@ -15,7 +15,7 @@ use crate::{
     check_arms, check_head_set, head_set,
     heads::top,
     items::dispositions::LEAST,
-    items::file::read_with_lines,
+    items::{GRADING, file::read_with_lines},
     store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
     sweep::{Wanted, Work, check_memory, check_reach, wanted},
 };
@@ -185,9 +185,10 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Hash of what an attribution is made from: the run, its settings, and the rows generated for it, ordered by item id.
+/// Hash of what an attribution is made from: the run, its settings, the rows generated for it, ordered by item id, and the rules by which
+/// they are graded and compared.
 pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&str]) -> String {
-    digest(&(run, &experiment.attribute, &experiment.items.groups, rows, STATISTICS))
+    digest(&(run, &experiment.attribute, &experiment.items.groups, rows, STATISTICS, GRADING))
 }
 
 /// The files that a finished attribution leaves.

@@ -91,12 +91,18 @@ impl RunReport<'_> {
         Ok(RunSummary { text, warnings, check_failed })
     }
 
-    /// The seeds of the sweep, where they are others than that of the answers.
+    /// The seeds of the sweep, where they are not just that of the answers, and whether that is among them.
     fn other_seeds(&self) -> Option<String> {
-        let seeds = &self.swept.as_ref()?.outcomes.seeds;
-        (self.generated > 0 && *seeds != [self.experiment.generate.sampling.seed]).then(|| {
+        let (seeds, own) = (&self.swept.as_ref()?.outcomes.seeds, self.experiment.generate.sampling.seed);
+        (self.generated > 0 && *seeds != [own]).then(|| {
             let all: Vec<String> = seeds.iter().map(ToString::to_string).collect();
-            format!("{} {}", if all.len() == 1 { "seed" } else { "seeds" }, all.join(", "))
+            let name = if all.len() == 1 { "seed" } else { "seeds" };
+            let so = if seeds.contains(&own) {
+                format!("; the answers under {own} are those attributed")
+            } else {
+                ", not that of the answers attributed".into()
+            };
+            format!("{name} {}{so}", all.join(", "))
         })
     }
 
@@ -156,7 +162,7 @@ fn markdown(
     out.push('\n');
     if let Some(outcomes) = outcomes {
         if let Some(seeds) = seeds {
-            out += &format!("tempered under {seeds}, of other answers than those attributed\n\n");
+            out += &format!("tempered under {seeds}\n\n");
         }
         out += &sweep_markdown(outcomes);
         out.push('\n');
