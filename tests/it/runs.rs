@@ -1,13 +1,13 @@
-//! Whole experiments on the tiny Llama: the files they leave, what they say, and going on where they stopped.
+//! Whole experiments on the tiny Llama: the files they leave, and what they say.
 
 #![expect(clippy::unwrap_used, reason = "in the helpers a surprise is a failure of the test too")]
+
+mod again;
 
 use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
 
-use headtemper_engine::Engine;
-use headtemper_study::{Experiment, Silent, run};
 use headtemper_tests::golden_dir;
 
 use crate::lab::{HEADS, LAYERS, Lab, array, by_id, counts, lines, prompts, row_set};
@@ -115,37 +115,6 @@ fn run_does_a_whole_experiment() {
     assert!(lab.read("out/config.toml").contains("min_cohort = 2"));
 }
 
-/// What stands beside `config.toml` is of it, also where the call that wrote it did not come to its end; and a run whose prompts are read
-/// otherwise is another run.
-#[test]
-fn no_results_stand_beside_the_file_of_others() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    lab.done("run x.toml --out out");
-    let file = lab.read("x.toml");
-    let attributed = lab.read("out/attribution.json");
-    // No file can take the place of a directory: as if the call had been killed there.
-    let judged = lab.path("out/judged.jsonl");
-    fs::remove_file(&judged).unwrap();
-    fs::create_dir(&judged).unwrap();
-    lab.write("y.toml", file.replace("lambdas = [1, 1, 0.5]", "lambdas = [1, 1, 0.25]"));
-    let (_, err) = lab.ends(2, "run y.toml --out out");
-    assert!(err.contains("judged.jsonl") && lab.read("out/config.toml").contains("0.25"), "{err}");
-    for name in ["report.html", "report.json", "report.md", "sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
-        assert!(!lab.path("out").join(name).exists(), "{name} is of another file");
-    }
-    assert_eq!(lab.read("out/attribution.json"), attributed, "the other file attributes the same");
-    lab.write("z.toml", file.replace("a = \"cw\"\nb = \"cr\"", "a = \"cr\"\nb = \"cw\""));
-    lab.ends(2, "run z.toml --out out");
-    assert!(!lab.path("out/attribution.json").exists(), "the other file attributes otherwise");
-    fs::remove_dir(&judged).unwrap();
-    lab.done("run x.toml --out out");
-    assert_eq!(lab.read("out/attribution.json"), attributed);
-    lab.write("raw.toml", file.replace("[items]\n", "[items]\nraw = true\n"));
-    let (_, err) = lab.ends(2, "run raw.toml --out out");
-    assert!(err.contains("prompts were put through the chat template, are read as they stand"), "{err}");
-}
-
 /// A condition takes items as if the others did not stand in the file; the page, the plan and the resolved file say so.
 #[test]
 fn an_experiment_takes_the_items_that_its_condition_holds_for() {
@@ -203,104 +172,6 @@ fn items_without_an_answer_are_swept() {
     let counted: u64 = report["cohorts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!((counted, &report["sweep"]["items"]), (23, &json!(24)));
     assert_eq!(row_set(&lab, "out/rows.jsonl").iter().filter(|row| row.0 == "q3").count(), 3);
-}
-
-/// A complete run does nothing again; another attribution may follow in its directory, and its check may fail.
-#[test]
-fn run_goes_on_where_it_stopped() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    let first = lab.done("run x.toml --out out");
-    let contents = |lab: &Lab| RUN_FILES.map(|name| fs::read(lab.path("out").join(name)).unwrap());
-    let (before, features) = (contents(&lab), lab.modified("out/features.npz"));
-    let (second, said) = lab.ends(0, "run x.toml --out out");
-    assert!(said.contains("nothing left to do"), "{said}");
-    assert_eq!((second, lab.modified("out/features.npz")), (first, features));
-    for ((name, before), after) in RUN_FILES.iter().zip(before).zip(contents(&lab)) {
-        assert!(before == after, "{name} has changed");
-    }
-    fs::remove_file(lab.path("out/attribution.npz")).unwrap();
-    lab.done("run x.toml --out out");
-    assert!(lab.path("out/attribution.npz").exists(), "a file that is gone is made again");
-
-    let rows = lab.read("out/rows.jsonl");
-    lab.write("x.toml", lab.read("x.toml").replace("min_cohort = 2", "min_cohort = 100"));
-    let (out, _) = lab.ends(1, "run x.toml --out out");
-    assert!(out.contains("the experiment asks for 100"), "{out}");
-    lab.write("x.toml", lab.read("x.toml").replace("0.5]", "0.5, 0]"));
-    lab.ends(1, "run x.toml --out out");
-    assert!(lab.read("out/rows.jsonl").starts_with(&rows) && lab.read("out/rows.jsonl").lines().count() == 4 * 24);
-    let (out, _) = lab.ends(1, "run x.toml --out out --json");
-    assert_eq!(out, lab.read("out/report.json"));
-}
-
-/// An attribution that ended while its files were written does not count as finished.
-#[test]
-fn an_attribution_that_was_cut_short_is_made_again() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    lab.done("run x.toml --out out");
-    let (before, features) = (lab.read("out/attribution.json"), lab.path("out/features.npz"));
-    let kept = lab.path("kept.npz");
-    fs::rename(&features, &kept).unwrap();
-    // No file can take the place of a directory.
-    fs::create_dir(&features).unwrap();
-    let (_, error) = lab.ends(2, "run x.toml --out out");
-    assert!(error.contains("not as it was written: features.npz") && error.contains("cannot write"), "{error}");
-    fs::remove_dir(&features).unwrap();
-    fs::rename(&kept, &features).unwrap();
-    let dry = lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
-    assert!(dry["prompt_tokens"].as_u64() > Some(0), "all files are there, and yet it is made again: {dry}");
-    lab.done("run x.toml --out out");
-    assert_eq!(lab.read("out/attribution.json"), before);
-}
-
-/// A finished attribution whose files were damaged or edited since is made again, and that is said.
-#[test]
-fn an_attribution_that_is_not_as_it_was_written_is_made_again() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    lab.done("run x.toml --out out");
-    for name in ["features.npz", "attribution.json", "attribution.csv", "attribution.npz"] {
-        let path = lab.path("out").join(name);
-        let before = fs::read(&path).unwrap();
-        let mut damaged = before.clone();
-        damaged[before.len() / 2] ^= 1;
-        fs::write(&path, &damaged).unwrap();
-        let dry = lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
-        assert!(dry["prompt_tokens"].as_u64() > Some(0), "{dry}");
-        let (_, said) = lab.ends(0, "run x.toml --out out");
-        assert!(said.contains(&format!("not as it was written: {name}; attribute makes its files again")), "{said}");
-        assert!(fs::read(&path).unwrap() == before, "{name}");
-    }
-    let (_, said) = lab.ends(0, "run x.toml --out out");
-    assert!(said.contains("nothing left to do"), "{said}");
-}
-
-/// `config.toml` is the resolved experiment, and can be run from where it is.
-#[test]
-fn a_resolved_experiment_can_be_run_again() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    lab.done("run x.toml --out out");
-    let (_, said) = lab.ends(0, "run out/config.toml --out out");
-    assert!(said.contains("nothing left to do"), "{said}");
-}
-
-/// A program that uses the library runs the same experiment: nothing is left for the binary to do.
-#[test]
-fn the_library_runs_what_the_binary_runs() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    let experiment = Experiment::read(&lab.path("x.toml")).unwrap();
-    let engine = Engine::open(&experiment.model.choice()).unwrap();
-    run(&engine, &experiment, &lab.path("out"), None, &mut Silent).unwrap();
-    let contents = || RUN_FILES.map(|name| fs::read(lab.path("out").join(name)).unwrap());
-    let (before, features) = (contents(), lab.modified("out/features.npz"));
-    let (_, said) = lab.ends(0, "run x.toml --out out");
-    assert!(said.contains("nothing left to do"), "{said}");
-    assert_eq!(lab.modified("out/features.npz"), features, "the attribution is not made again");
-    assert!(contents() == before, "the binary writes other files");
 }
 
 /// A dry run of an experiment counts what is left to do, refuses what the run would refuse, and writes nothing.
@@ -466,35 +337,4 @@ fn run_reads_the_tokens_that_were_generated() {
         assert_eq!(json!(total - prompt), answers[&format!("q{i}")]["n_tokens"], "q{i}");
         assert!(total <= 256, "q{i} has {total} tokens, but the context is 256");
     }
-}
-
-/// A directory holds what its `config.toml` describes: without `[sweep]`, nothing of the earlier sweep but the answers.
-#[test]
-fn an_experiment_that_lost_its_sweep_loses_its_outcomes() {
-    let lab = Lab::new();
-    write_experiment(&lab, 24, 12);
-    lab.done("run x.toml --out r");
-    let (with, rows) = (lab.read("r/sweep.csv"), lab.read("r/rows.jsonl"));
-    let config = lab.read("x.toml");
-    lab.write("x.toml", config.split("[sweep]").next().unwrap());
-    let (_, err) = lab.ends(0, "run x.toml --out r");
-    assert!(
-        err.contains("report.md, sweep.json, sweep.csv, lambda.npz, plan.json; answers stay in rows.jsonl"),
-        "{err}"
-    );
-    for gone in ["sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
-        assert!(!lab.path(&format!("r/{gone}")).exists(), "{gone}");
-    }
-    assert!(lab.json("r/manifest.json")["stages"].get("sweep").is_none());
-    assert_eq!(lab.read("r/rows.jsonl"), rows);
-    let (_, err) = lab.ends(0, "run x.toml --out r");
-    assert!(!err.contains("removed"), "{err}");
-    // What a sweep left that was killed before its end goes as well.
-    lab.write("r/sweep.csv", "half");
-    let (_, err) = lab.ends(0, "run x.toml --out r");
-    assert!(err.contains("and removed: sweep.csv;") && !lab.path("r/sweep.csv").exists(), "{err}");
-
-    lab.write("x.toml", config);
-    lab.done("run x.toml --out r");
-    assert_eq!((lab.read("r/sweep.csv"), lab.read("r/rows.jsonl")), (with, rows));
 }

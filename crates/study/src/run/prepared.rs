@@ -14,8 +14,7 @@ use crate::{
     capture::{encode, prompts},
     check_arms, check_head_set, head_set,
     heads::top,
-    items::dispositions::LEAST,
-    items::{GRADING, file::read_with_lines},
+    items::{GRADING, dispositions::LEAST, file::read_with_lines},
     store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
     sweep::{Wanted, Work, check_memory, check_reach, wanted},
 };
@@ -272,8 +271,10 @@ fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Res
 /// How the arms of an experiment's sweep answer.
 pub(super) fn sweep_options<'a>(experiment: &Experiment, stop: Option<&'a AtomicBool>) -> Result<SweepOptions<'a>> {
     let options = answer_options(experiment, stop)?;
-    let seeds = experiment.sweep.as_ref().map(|sweep| sweep.seeds.clone()).filter(|seeds| !seeds.is_empty());
-    Ok(SweepOptions { seeds: seeds.unwrap_or_else(|| options.seeds.clone()), ..options })
+    match &experiment.sweep {
+        Some(sweep) if !sweep.seeds.is_empty() => Ok(SweepOptions { seeds: sweep.seeds.clone(), ..options }),
+        _ => Ok(options),
+    }
 }
 
 /// How the answers that an experiment attributes are generated.
