@@ -4,7 +4,7 @@ use anyhow::Result;
 use headtemper_engine::StopRule;
 use headtemper_study::{
     Grader, SweepOptions,
-    gate::{FrozenProbe, GateRun, gate_markdown, gate_run},
+    gate::{FrozenProbe, GateRun, gate_markdown, gate_remarks, gate_run},
 };
 
 use crate::{Done, args::Gate, model, ui};
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Gate) -> Result<Done> {
     };
     // What needs no model is refused before one is opened, which may take minutes.
     settings.check(&items)?;
-    ui::warn(&settings.remarks(&items));
+    ui::warn(&gate_remarks(&items));
     let engine = model::open(&args.model, args.items.thinking)?;
     settings.generate.stop = Some(ui::stop_on_interrupt());
     let found = gate_run(&engine, &items, &settings, &args.out, &mut ui::Bars::default())?;

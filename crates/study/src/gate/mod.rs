@@ -16,5 +16,5 @@ pub use frozen::FrozenProbe;
 pub use result::{
     AtRandom, Change, Changes, Contradicted, CutOff, Dealt, GateResult, GatedRow, Standing, ThresholdFrom,
 };
-pub use run::{GateRun, gate_run};
+pub use run::{GateRun, gate_remarks, gate_run};
 pub use text::gate_markdown;

@@ -56,15 +56,6 @@ impl GateRun<'_> {
         items.iter().try_for_each(|item| item.check_text("the gate writes it"))
     }
 
-    /// What the user should know of the items before a model reads them, which may take long: that nothing tells whether an answer
-    /// is right.
-    pub fn remarks(&self, items: &[Item]) -> Vec<String> {
-        let tells =
-            |item: &Item| !item.gold.is_empty() || (item.is_answered() && known(item, None, None).correct.is_some());
-        let told = || format!("nothing says of any answer whether it is right: {}", no_grade(items));
-        items.iter().all(|item| !tells(item)).then(told).into_iter().collect()
-    }
-
     /// The place of the fit among the probe's, the threshold, and where that comes from.
     fn fit(&self) -> Result<(usize, f64, ThresholdFrom)> {
         let probe = &self.probe.probe;
@@ -72,6 +63,14 @@ impl GateRun<'_> {
         let (threshold, threshold_from) = threshold_of(self.threshold, &probe.meta.results[fit])?;
         Ok((fit, threshold, threshold_from))
     }
+}
+
+/// What the user should know of the items before a model reads them, which may take long: that nothing tells whether an answer is right.
+pub fn gate_remarks(items: &[Item]) -> Vec<String> {
+    let tells =
+        |item: &Item| !item.gold.is_empty() || (item.is_answered() && known(item, None, None).correct.is_some());
+    let told = || format!("nothing says of any answer whether it is right: {}", no_grade(items));
+    items.iter().all(|item| !tells(item)).then(told).into_iter().collect()
 }
 
 /// Runs a gate over items, in a directory that keeps the generated rows, `gated.jsonl` and `gate.json`.
