@@ -32,9 +32,9 @@ stubs() {
 
 built=target/cuda profile=release
 case ${1-} in --check | --host) profile=stand-in ;; esac # quickly compiled
-# Always the whole workspace: another choice of packages has other features, and recompiles everything they depend on.
-chosen=(--profile $profile --locked --target "$target" --workspace
-  --features headtemper-cli/cuda,headtemper-kernels/cuda,headtemper-tests/cuda)
+chosen=(--profile $profile --locked --target "$target" --features headtemper-cli/cuda,headtemper-kernels/cuda,headtemper-tests/cuda)
+# These depend on all others. Another choice of packages would have other features, and recompile everything they depend on.
+packages=(-p headtemper-cli -p headtemper-kernels -p headtemper-tests)
 case ${1-} in
   --check | --host)
     # A directory of its own, so that an empty stand-in is never taken for a kernel.
@@ -44,7 +44,7 @@ case ${1-} in
     # The path is relative to this directory, where cargo links: an absolute one would rebuild everything in another clone.
     export "$flags=${!flags} -L native=target/cuda-check/stubs -C link-arg=-Wl,--unresolved-symbols=ignore-all"
     if [ "$1" = --check ]; then
-      exec cargo clippy "${chosen[@]}" --all-targets -- -D warnings
+      exec cargo clippy "${chosen[@]}" --workspace --all-targets -- -D warnings
     fi
     built=target/cuda-host
     ;;
@@ -67,9 +67,9 @@ export NVCC_APPEND_FLAGS="--compress-mode=size -w" CARGO_TARGET_DIR=${CARGO_TARG
 
 # Hashed before the build: a file changed while cargo runs may or may not be in the binaries, and counts as a difference either way.
 sources=$(scripts/source_hash.sh)
-cargo build "${chosen[@]}" --bins --tests --examples
+cargo build "${chosen[@]}" "${packages[@]}" --bin temper --example gpu_bench --test it
 test_of() { # NAME CARGO-ARGS...: the path of the test binary NAME
-  cargo test "${chosen[@]}" --no-run "${@:2}" 2>&1 | tee >(cat >&2) | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
+  cargo test "${chosen[@]}" "${packages[@]}" --no-run "${@:2}" 2>&1 | tee >(cat >&2) | sed -n "s/.*Executable.*(\\(.*\/$1-[0-9a-f]*\\))/\\1/p"
 }
 mkdir -p "$built"
 rm -f "$built/sources" # until everything is there

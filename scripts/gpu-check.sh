@@ -172,10 +172,10 @@ if [ -z "$short" ]; then # ten minutes each on the stand-in, where the laws of r
 fi
 step "the same with stop tokens, in f32" stopping qwen3 f32 0.9
 step "the same with stop tokens, in bf16" stopping llama bf16 0.5
-played() { tested "$built/it" played::; }
+played() { tested "$built/it" played:: chosen::; }
 sized() { tested "$built/it" real_heads::; }
 if [ -x "$built/it" ]; then
-    step "the laws of recordings" played
+    step "the laws of recordings and of the choice" played
     step "heads of the real sizes in bf16, beside the CPU" sized
 elif [ -n "$short" ]; then
     skip "the laws of recordings, heads of the real sizes: $built has no tests of models"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stands in for nvcc where CUDA code is type-checked, or built for the stand-in driver of tests/driver. The images that it makes
 # only list the kernels of their file, one per line.
+set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 out='' dir='' src='' kind=''
 while [ $# -gt 0 ]; do
@@ -19,7 +20,7 @@ done
 kernels() {
   echo "kernels of the stand-in driver"
   "${CXX:-c++}" -x c++ -std=c++17 -E -P -D__CUDACC__ -D__CUDA_ARCH__=800 -D__global__=__global__ -w \
-    -I "$root/tests/driver/include" -I "$root/crates/kernels/cuda" "$src" |
+    -I "$root/tests/driver/include" -I "$root/tests/driver" -I "$root/crates/kernels/cuda" "$src" |
     tr '\n' ' ' | grep -oE '__global__ +void +(__launch_bounds__ *\([^()]*\) *)?[a-zA-Z0-9_]+ *\(' | sed -E 's/ *\($//; s/.* //; s/.*\)//'
 }
 case $kind in

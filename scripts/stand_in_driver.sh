@@ -21,7 +21,7 @@ for file in crates/kernels/cuda/*.cu; do echo "#include \"$(basename "$file")\""
 compile="${CXX:-c++} -std=c++17 -O2 -fsanitize=alignment -fsanitize-undefined-trap-on-error -fPIC -ftls-model=initial-exec -I tests/driver -I crates/kernels/cuda -I $out"
 candles="$compile -w -fno-strict-aliasing -I tests/driver/include -I $candle -D__CUDA_ARCH__=800 -D__CUDACC_VER_MAJOR__=13 -D__CUDACC_VER_MINOR__=0"
 {
-    echo "$compile -Wno-unknown-pragmas -Wno-clobbered -c crates/kernels/cuda/emulate.cpp -o $out/emulate.o"
+    echo "$compile -Wno-unknown-pragmas -Wno-clobbered -c tests/driver/emulate.cpp -o $out/emulate.o"
     for part in driver libraries memory; do echo "$compile -Wall -Wextra -c tests/driver/$part.cpp -o $out/$part.o"; done
     for file in affine binary cast fill indexing reduce ternary unary; do
         # The names of its kernels, as an image of this file would list them.

@@ -11,7 +11,7 @@ if ! python3 -c 'import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is
   exec python3 -c "$restore" scripts/test.sh "$@"
 fi
 
-step() { printf '\n== %s\n' "$*" >&2; }
+step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS" >&2; }
 
 step "the real model"
 scripts/fetch_model.sh
@@ -31,9 +31,6 @@ target/release/examples/temper_heads
 step "tests on the portable kernels"
 HEADTEMPER_SIMD=portable cargo test --release --locked --workspace --test it -- golden laws
 
-step "the kernels for CUDA, run on the CPU"
-emulate=headtemper-kernels/emulate,headtemper-engine/emulate
-cargo test --release --locked --workspace --features $emulate --lib -- gpu:: sample::
 step "all code for CUDA, linted"
 scripts/build-cuda.sh --check
 step "all that the host does for a CUDA device, on the stand-in driver"

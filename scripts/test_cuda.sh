@@ -5,7 +5,7 @@
 #
 #   scripts/test_cuda.sh             gpu-check.sh's short form, gpu-bench.sh's first part at a 64th of the size, faults, two devices,
 #                                    goldens, laws, recorded steps, a capture, scores
-#   scripts/test_cuda.sh NAME...     only the integration tests of these names
+#   scripts/test_cuda.sh NAME...     only the integration tests of these names, or the kernels' if the first begins with gpu::
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS" >&2; }
@@ -19,7 +19,7 @@ unset HEADTEMPER_KERNELS HEADTEMPER_SIMD
 it() { (cd tests && "$built/it" "$@"); } # as cargo runs them
 
 if [ $# -gt 0 ]; then
-    it "$@"
+    case $1 in gpu::*) "$built/kernels-check" "$@" ;; *) it "$@" ;; esac
     exit
 fi
 step "what the driver must notice"

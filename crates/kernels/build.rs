@@ -1,5 +1,4 @@
-//! Compiles the kernels in `cuda/`: with nvcc if the feature `cuda` is on, and with the host's C++ compiler for tests with the
-//! feature `emulate`.
+//! Compiles the kernels in `cuda/` with nvcc if the feature `cuda` is on.
 
 use std::{
     env, fs,
@@ -38,28 +37,6 @@ fn main() {
     if env::var_os("CARGO_FEATURE_CUDA").is_some() {
         for_cuda();
     }
-    #[cfg(feature = "emulate")]
-    for_cpu();
-}
-
-/// The emulation, with all kernel files in it.
-#[cfg(feature = "emulate")]
-fn for_cpu() {
-    let all: String = files().iter().map(|file| format!("#include \"{file}.cu\"\n")).collect();
-    fs::write(made("all.cuh"), all).expect("cargo's directory can be written");
-    cc::Build::new()
-        .include("cuda")
-        .include(made(""))
-        .cpp(true)
-        .std("c++17")
-        .opt_level(2)
-        .file("cuda/emulate.cpp")
-        .flag("-Wno-unknown-pragmas")
-        .flag("-Wno-clobbered")
-        // A card fails if several values are moved at once from an unaligned address.
-        .flag("-fsanitize=alignment")
-        .flag("-fsanitize-undefined-trap-on-error")
-        .compile("headtemper_emulate");
 }
 
 /// Compiles an image of each file, and writes `images.rs`, which embeds them. An image that the same compiler made from the same

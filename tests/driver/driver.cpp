@@ -602,6 +602,16 @@ Result cuModuleGetFunction(Function** function, Module* module, const char* name
     return SUCCESS;
 }
 
+Result cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size_t* size) {
+    ENTER_CONTEXT
+    const std::vector<size_t>& sizes = function->kernel->sizes;
+    if (index >= sizes.size()) return INVALID_VALUE;
+    *offset = 0;
+    for (size_t i = 0; i < index; i++) *offset += (sizes[i] + 7) / 8 * 8;
+    *size = sizes[index];
+    return SUCCESS;
+}
+
 // Bytes that a block may have on a card of compute capability 9.0.
 static const unsigned MOST_SHARED = 227 << 10;
 

@@ -13,6 +13,8 @@ mod branched;
 mod captures;
 mod chats;
 mod checkpoint;
+#[cfg(feature = "cuda")]
+mod chosen;
 mod cli;
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -1,7 +1,7 @@
 // Shared by all kernels: number types, vectors of them, reductions, and how a kernel is declared.
 //
-// The same files are compiled by nvcc for the GPU and, in tests, by the host's C++ compiler on top of `emulate.h`.
-// So everything here is plain C++ plus the few CUDA built-ins that `emulate.h` provides.
+// The same files are compiled by nvcc for the GPU and, in tests, by the host's C++ compiler on top of
+// `emulate.h` of the stand-in driver. So everything here is plain C++ plus the few CUDA built-ins that it provides.
 #pragma once
 
 #include <stdint.h>

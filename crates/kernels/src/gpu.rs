@@ -1,8 +1,8 @@
-//! The operations as our own kernels on a CUDA device, or emulated on the CPU in tests.
+//! The operations as our own kernels on a CUDA device.
 //!
 //! Each function here has the signature of the operation it implements. It checks shapes, works out the launch and fills the
-//! argument struct; [`launch`] runs it. All of that is the same for a card and for the emulation, which runs the same source
-//! compiled for the CPU: the two differ in one call.
+//! argument struct; [`launch`] runs it. All of that is also tested without a card, on the stand-in driver of `tests/driver`, which runs
+//! the kernels' source compiled for the CPU.
 
 mod activation;
 mod advance;
@@ -18,7 +18,7 @@ mod norm;
 mod ranges;
 mod sample;
 mod score;
-#[cfg(any(feature = "emulate", feature = "cuda"))]
+#[cfg(feature = "cuda")]
 #[cfg(test)]
 mod tests;
 
@@ -80,8 +80,8 @@ fn room_of(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
     let given: &[usize] = if empty { &[1] } else { shape };
     // A card's pool may return memory that still holds the previous call's numbers, which would hide a missing store.
     let room = match dtype {
-        DType::U32 if device.is_cpu() || cfg!(test) => Tensor::full(u32::MAX, given, device)?,
-        _ if device.is_cpu() || cfg!(test) => Tensor::full(f32::NAN, given, device)?.to_dtype(dtype)?,
+        DType::U32 if cfg!(test) => Tensor::full(u32::MAX, given, device)?,
+        _ if cfg!(test) => Tensor::full(f32::NAN, given, device)?.to_dtype(dtype)?,
         // SAFETY: the kernel writes every element before anything can read it: both run on the device's one stream.
         _ => unsafe { Tensor::empty(given, dtype, device)? },
     };

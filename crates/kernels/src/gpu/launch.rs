@@ -1,6 +1,6 @@
 //! Finding and running a kernel.
 
-use candle_core::{CpuStorage, Device, Result, Storage, bail};
+use candle_core::{Device, Result, Storage, bail};
 
 /// A kernel in each form: for f32, bf16 and f16.
 pub(super) struct Kernel {
@@ -91,8 +91,6 @@ pub(super) unsafe fn launch<A: Copy>(
         bail!("{name}: {blocks:?} blocks are more than a card takes in one launch, {MOST_BLOCKS:?}");
     }
     match device {
-        #[cfg(feature = "emulate")]
-        Device::Cpu => emulated::run(kernel.forms[form], grid, args),
         #[cfg(feature = "cuda")]
         // SAFETY: the caller's contract, passed on.
         Device::Cuda(device) => unsafe { card::run(device, kernel, form, grid, args) },
@@ -106,14 +104,12 @@ pub(super) unsafe fn launch<A: Copy>(
 /// The address of an element of a storage.
 pub(super) fn address(storage: &Storage, offset: usize) -> Result<u64> {
     match storage {
-        Storage::Cpu(CpuStorage::F64(values)) => Ok(values[offset..].as_ptr() as u64),
-        Storage::Cpu(CpuStorage::F32(values)) => Ok(values[offset..].as_ptr() as u64),
-        Storage::Cpu(CpuStorage::BF16(values)) => Ok(values[offset..].as_ptr() as u64),
-        Storage::Cpu(CpuStorage::F16(values)) => Ok(values[offset..].as_ptr() as u64),
-        Storage::Cpu(CpuStorage::U32(values)) => Ok(values[offset..].as_ptr() as u64),
         #[cfg(feature = "cuda")]
         Storage::Cuda(storage) => card::address(storage, offset),
-        _ => bail!("kernels work on f64, f32, bf16, f16 and u32"),
+        _ => {
+            let _ = offset;
+            bail!("kernels of a CUDA device work on its memory alone")
+        }
     }
 }
 
@@ -134,7 +130,8 @@ mod card {
             cudarc::{
                 driver::{
                     CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig,
-                    PushKernelArg, sys::CUfunction_attribute_enum as Attribute,
+                    PushKernelArg,
+                    sys::{CUfunction_attribute_enum as Attribute, cuFuncGetParamInfo},
                 },
                 nvrtc::Ptx,
             },
@@ -155,13 +152,21 @@ mod card {
     struct Loaded {
         /// By the image's address.
         modules: HashMap<(usize, usize), Arc<CudaModule>>,
-        /// By name: a look-up in the driver takes longer than a launch.
-        functions: HashMap<(usize, &'static str), CudaFunction>,
+        /// By name, with the size of the struct that each takes: a look-up in the driver takes longer than a launch.
+        functions: HashMap<(usize, &'static str), (CudaFunction, usize)>,
     }
 
     static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
 
-    fn function(device: &CudaDevice, kernel: &Kernel, form: usize) -> Result<CudaFunction> {
+    /// The bytes of a kernel's only parameter.
+    fn parameter(function: &CudaFunction) -> Result<usize> {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function's module is loaded, and both places are written before the call returns.
+        unsafe { cuFuncGetParamInfo(function.cu_function(), 0, &raw mut offset, &raw mut size) }.result().w()?;
+        Ok(size)
+    }
+
+    fn function(device: &CudaDevice, kernel: &Kernel, form: usize) -> Result<(CudaFunction, usize)> {
         let context = device.cuda_stream().context().clone();
         let (ordinal, name) = (context.ordinal(), kernel.forms[form]);
         let mut loaded = LOADED.lock().expect("no launch panics");
@@ -175,8 +180,9 @@ mod card {
             }
         };
         let function = module.load_function(name).w()?;
-        loaded.functions.insert((ordinal, name), function.clone());
-        Ok(function)
+        let taken = parameter(&function)?;
+        loaded.functions.insert((ordinal, name), (function.clone(), taken));
+        Ok((function, taken))
     }
 
     pub(super) unsafe fn run<A: Copy>(
@@ -186,7 +192,10 @@ mod card {
         grid: Grid,
         args: &A,
     ) -> Result<()> {
-        let (function, stream) = (function(device, kernel, form)?, device.cuda_stream());
+        let ((function, taken), stream) = (function(device, kernel, form)?, device.cuda_stream());
+        if taken != size_of::<A>() {
+            bail!("{}: takes {taken} bytes, not a struct of {} bytes", kernel.forms[form], size_of::<A>());
+        }
         if grid.shared > USUAL_SHARED {
             stream.context().bind_to_thread().w()?; // a launch does this by itself
             let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -217,56 +226,5 @@ mod card {
             _ => bail!("kernels work on f64, f32, bf16, f16 and u32"),
         };
         Ok(start + (offset * size.size_in_bytes()) as u64)
-    }
-}
-
-/// On the CPU, in tests.
-#[cfg(feature = "emulate")]
-mod emulated {
-    use std::{
-        cell::Cell,
-        ffi::{CString, c_char, c_int, c_uint, c_void},
-    };
-
-    use candle_core::{Result, bail};
-
-    use super::Grid;
-
-    /// `emulate::Launch`.
-    #[repr(C)]
-    struct Launch {
-        grid: [c_uint; 3],
-        block: [c_uint; 3],
-        shared: c_uint,
-        backwards: c_uint,
-    }
-
-    unsafe extern "C" {
-        fn headtemper_emulate(name: *const c_char, launch: *const Launch, args: *const c_void, size: usize) -> c_int;
-    }
-
-    thread_local! {
-        /// Decides in which direction the threads of a block run, forwards or backwards, in no regular order. Nothing may depend on
-        /// it.
-        static ORDER: Cell<u32> = const { Cell::new(1) };
-    }
-
-    pub(super) fn run<A: Copy>(name: &str, grid: Grid, args: &A) -> Result<()> {
-        let c_name = CString::new(name).expect("names have no zeros");
-        let order = ORDER.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ORDER.set(order);
-        let backwards = order >> 31 == 1;
-        let Grid { blocks, threads, shared } = grid;
-        let launch = Launch { grid: blocks, block: [threads, 1, 1], shared, backwards: backwards.into() };
-        // SAFETY: the emulation reads only the given number of bytes of the arguments, and refuses a number that differs
-        // from the kernel's; the memory that their addresses point to is covered by the contract of `launch`.
-        match unsafe {
-            headtemper_emulate(c_name.as_ptr(), &raw const launch, std::ptr::from_ref(args).cast(), size_of::<A>())
-        } {
-            0 => Ok(()),
-            1 => bail!("{name}: no such kernel"),
-            2 => bail!("{name}: takes other arguments than a struct of {} bytes", size_of::<A>()),
-            _ => bail!("{name}: is not made for {threads} threads"),
-        }
     }
 }

@@ -4,14 +4,13 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::{Matrix, linear};
 
-/// [`logits`](crate::logits). In the emulation the product is computed by the CPU kernel, on the same rounded inputs.
+/// [`logits`](crate::logits).
 pub(crate) fn logits(hidden: &Tensor, weight: &Matrix) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if hidden.device().is_cuda() && hidden.dtype() == weight.held().dtype() {
         return card::product(hidden, &weight.to_tensor()?);
     }
-    let hidden = if hidden.device().is_cpu() { hidden.to_dtype(DType::F32)? } else { hidden.clone() };
-    linear(&hidden, weight)?.to_dtype(DType::F32)
+    linear(hidden, weight)?.to_dtype(DType::F32)
 }
 
 /// On a card: cuBLAS directly, because candle only requests results in the type of the inputs.

@@ -1,7 +1,7 @@
 //! Every kernel against its oracle on ragged shapes, in each of its forms.
 //!
-//! With the feature `emulate` they run on the CPU; built with `cuda` and `HEADTEMPER_TEST_DEVICE=cuda`, on a card. Oracles are
-//! computed in f32 on the CPU from the same rounded inputs.
+//! They need a device: a card (`scripts/gpu-check.sh`) or the stand-in driver (`scripts/test_cuda.sh gpu::`). Oracles are computed in
+//! f32 on the CPU from the same rounded inputs.
 
 use std::sync::LazyLock;
 
@@ -23,11 +23,7 @@ mod score;
 
 /// The device the kernels run on.
 pub(super) static DEVICE: LazyLock<Device> =
-    LazyLock::new(|| match std::env::var("HEADTEMPER_TEST_DEVICE").as_deref() {
-        Ok("cuda") => crate::open_cuda(0).expect("HEADTEMPER_TEST_DEVICE asks for a CUDA device"),
-        Ok(other) => panic!("HEADTEMPER_TEST_DEVICE is cuda or not set, not {other}"),
-        Err(_) => Device::Cpu,
-    });
+    LazyLock::new(|| crate::open_cuda(0).expect("these tests need a CUDA device, or scripts/test_cuda.sh"));
 
 /// The types of activations.
 pub(super) const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];

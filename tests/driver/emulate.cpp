@@ -214,13 +214,4 @@ bool run(const Entry& kernel, const Launch& launch, const void* const* parameter
 
 } // namespace emulate
 
-// Runs a kernel with one parameter: 0 on success, 1 if no kernel has the name, 2 if its argument has another size, 3 if it does
-// not support that many threads.
-extern "C" int headtemper_emulate(const char* name, const emulate::Launch* launch, const void* args, size_t size) {
-    const emulate::Entry* kernel = emulate::find(name);
-    if (!kernel) return 1;
-    if (kernel->sizes != std::vector<size_t>{size}) return 2;
-    return emulate::run(*kernel, *launch, &args) ? 0 : 3;
-}
-
 #include "all.cuh"
