@@ -31,15 +31,30 @@ for deed in 0 1 2 3 4 5; do
     # Deed 0 must end with 7, every other with a signal (above 128).
     { [ $deed = 0 ] && [ $ended = 7 ]; } || { [ $deed != 0 ] && [ $ended -gt 128 ]; } || { echo "deed $deed ended with $ended" >&2; exit 1; }
 done
+# The driver computes on one core, so two processes share the work. What the second one said is shown when both are done.
+integration() {
+    step "what gpu-bench.sh runs first, at a 64th of the size"
+    "$built/kernels-bench" tiny > "$built/tiny.jsonl"
+    python3 scripts/gpu_report.py "$built/tiny.jsonl" "$TEMPER" | tail -n +4
+    step "faults, two devices, launches, 16 bits"
+    it cuda::
+    step "transformers' numbers, the laws, a capture, scores"
+    # One test at a time: the driver refuses to open a device for one test in the middle of another's recording.
+    # gpu-check.sh runs the laws of recorded steps.
+    it --test-threads 1 golden:: laws:: sites:: score::scores captures::a_file captures::a_plan
+}
+said=$built/integration.log
+set -m # a process group of its own, which can be ended as a whole
+integration > "$said" 2>&1 &
+second=$!
+set +m
+trap 'kill -- -$second 2> /dev/null || true' EXIT
 step "what gpu-check.sh does on a card"
-HEADTEMPER_BUILT=$built SANITIZER= scripts/gpu-check.sh --short # a sanitizer would watch the driver's own memory
-step "what gpu-bench.sh runs first, at a 64th of the size"
-"$built/kernels-bench" tiny > target/cuda-host/tiny.jsonl
-python3 scripts/gpu_report.py target/cuda-host/tiny.jsonl "$TEMPER" | tail -n +4
-step "faults, two devices, launches, 16 bits"
-it cuda::
-step "transformers' numbers, the laws, a capture, scores"
-# One test at a time: the driver refuses to open a device for one test in the middle of another's recording.
-# gpu-check.sh runs the laws of recorded steps.
-it --test-threads 1 golden:: laws:: sites:: score::scores captures::a_file captures::a_plan
+first=0
+HEADTEMPER_BUILT=$built SANITIZER= scripts/gpu-check.sh --short || first=$? # a sanitizer would watch the driver's own memory
+failed=0
+wait $second || failed=$?
+trap - EXIT
+cat "$said" >&2
+[ $first = 0 ] && [ $failed = 0 ] || { echo "gpu-check.sh ended with $first, the integration tests with $failed" >&2; exit 1; }
 step "all holds"

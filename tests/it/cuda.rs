@@ -87,6 +87,22 @@ fn a_device_without_room_for_recordings_does_without() {
     assert_eq!(lab.rows("alone/rows.jsonl"), lab.rows("whole/rows.jsonl"));
 }
 
+/// Another reason not to record is said, with the way round it; nothing is lost.
+#[test]
+fn a_device_that_cannot_record_says_so() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    lab.done(&format!("{SWEEP} --out whole"));
+    let cannot = [("STAND_IN_NO_CAPTURE", "1")];
+    let (code, _, err) = told(&lab, &cannot, &format!("{SWEEP} --out alone"));
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("the device cannot record a decode step of"), "{err}");
+    assert!(err.contains("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED") && err.contains("hint: with --no-graph"), "{err}");
+    let (code, _, err) = told(&lab, &cannot, &format!("{SWEEP} --out alone --no-graph"));
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(lab.rows("alone/rows.jsonl"), lab.rows("whole/rows.jsonl"));
+}
+
 /// A model that does not fit the device's memory is refused with advice.
 #[test]
 fn a_model_that_does_not_fit_is_said() {

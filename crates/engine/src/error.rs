@@ -185,6 +185,14 @@ pub enum EngineError {
         /// What the device says.
         error: candle_core::Error,
     },
+    /// A device cannot record a decode step, for another reason than memory.
+    #[error("the device cannot record a decode step of {rows} rows: {}", headtemper_model::reason(.error))]
+    NotRecorded {
+        /// The rows.
+        rows: usize,
+        /// What the device says.
+        error: candle_core::Error,
+    },
     /// What candle reports.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -238,6 +246,9 @@ impl EngineError {
                  finished is kept, and the same command goes on from there"
                     .into(),
             ),
+            Self::NotRecorded { .. } => {
+                Some("with --no-graph the operations of each step are launched one by one: slower, with the same results".into())
+            }
             Self::Candle(error) if headtemper_model::is_out_of_memory(error) => {
                 Some("the device's memory is full: take another --device, or a smaller --dtype".into())
             }

@@ -61,7 +61,7 @@ impl Bench {
     /// Median seconds of one call, in a recording of `calls` calls.
     fn seconds_of(&self, calls: usize, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
         let calls = self.few(calls);
-        let recording = Recording::of(&self.device, &mut || (0..calls).try_for_each(|_| call()))?;
+        let recording = Recording::of(&self.device, &mut || (0..calls).try_for_each(|_| call()))??;
         Ok(median(&self.device, self.few(PLAYS), || recording.play())? / calls as f64)
     }
 

@@ -51,9 +51,26 @@ impl Recording {
     /// the second is recorded, and that of the second belongs to the recording.
     ///
     /// # Errors
-    /// If the work fails, waits for the device, or moves data between it and the host, which cannot be recorded.
+    /// If the work fails when it is run. The inner error: if it runs, but the device has no memory for a recording, or cannot record
+    /// it, as where it waits for the device or moves data between it and the host.
     #[cfg(feature = "cuda")]
-    pub fn of(device: &Device, work: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
+    pub fn of(device: &Device, work: &mut dyn FnMut() -> Result<()>) -> Result<Result<Self>> {
+        use candle_core::cuda_backend::WrapErr;
+        let device = device.as_cuda_device()?;
+        let stream = device.cuda_stream();
+        // Shapes and strides that candle uploads are kept on the device and need not be uploaded again.
+        let _uploads = device.enable_cuda_graph_htod_cache();
+        work()?;
+        stream.synchronize().w()?;
+        Ok(Self::captured(stream, work))
+    }
+
+    /// Records what `work` issues to the stream.
+    #[cfg(feature = "cuda")]
+    fn captured(
+        stream: std::sync::Arc<candle_core::cuda_backend::cudarc::driver::CudaStream>,
+        work: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self> {
         use candle_core::{
             bail,
             cuda_backend::{
@@ -63,12 +80,6 @@ impl Recording {
                 },
             },
         };
-        let device = device.as_cuda_device()?;
-        let stream = device.cuda_stream();
-        // Shapes and strides that candle uploads are kept on the device and need not be uploaded again.
-        let _uploads = device.enable_cuda_graph_htod_cache();
-        work()?;
-        stream.synchronize().w()?;
         stream.begin_capture(Capture::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let worked = work();
         // The stream must end its capture whatever happened. It would not if memory could not be freed meanwhile and that error had
@@ -96,7 +107,7 @@ impl Recording {
     /// # Errors
     /// Always.
     #[cfg(not(feature = "cuda"))]
-    pub fn of(_: &Device, _: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
+    pub fn of(_: &Device, _: &mut dyn FnMut() -> Result<()>) -> Result<Result<Self>> {
         candle_core::bail!("only CUDA devices record operations")
     }
 

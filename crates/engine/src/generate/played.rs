@@ -191,7 +191,9 @@ impl Engine {
         };
         let span = |slot| Span { slot, start: reach - 1, len: 1, row: 0, prompt: Span::ALL_PROMPT };
         let batch = Batch::recorded((0..size).map(span).collect(), recorded);
-        let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?;
+        let recording = Recording::of(device, &mut || self.pass(&rows, &batch, state))?.map_err(|error| {
+            if is_out_of_memory(&error) { error.into() } else { EngineError::NotRecorded { rows: size, error } }
+        })?;
         let mut steps = self.played.steps.lock().unwrap_or_else(PoisonError::into_inner);
         // A device that cannot count its operations is no reason to stop.
         steps.insert(size, recording.operations().unwrap_or_default());
