@@ -178,16 +178,18 @@ fn generate_streams_what_it_reports() {
         let reported: Value = serde_json::from_str(&lab.done(&format!("{line} --json"))).unwrap();
         assert_eq!(streamed, format!("{}\n", reported["response"].as_str().unwrap()), "seed {seed}");
     }
-    let mut child = lab
-        .command("generate --model M - --max-new-tokens 8 --json")
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"Hello").unwrap();
-    let piped = texts(&child.wait_with_output().unwrap()).0;
-    assert_eq!(piped, lab.done("generate --model M Hello --max-new-tokens 8 --json"), "`-` reads stdin");
+    for typed in ["Hello", "Hello\n", "Hello\r\n"] {
+        let mut child = lab
+            .command("generate --model M - --max-new-tokens 8 --json")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let piped = texts(&child.wait_with_output().unwrap()).0;
+        assert_eq!(piped, lab.done("generate --model M Hello --max-new-tokens 8 --json"), "`-` reads {typed:?}");
+    }
     let chat = |rest: &str| lab.done(&format!("generate --model M Hello --max-new-tokens 8 --json {rest}"));
     let tokens = |text: &str| lines(text)[0]["prompt_tokens"].as_u64().unwrap();
     assert!(tokens(&chat("--raw")) < tokens(&chat("")) && tokens(&chat("")) < tokens(&chat("--system Brief.")));

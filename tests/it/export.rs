@@ -160,3 +160,20 @@ fn an_export_goes_where_a_link_leads() {
     assert_eq!(refused.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("cannot write into dangling: it is a link to gone, which is not there"), "{stderr}");
 }
+
+/// A checkpoint is lasting: that a plan was made for other weights is said here as by every verb. Directories above it are made.
+#[test]
+fn a_plan_of_other_weights_is_said() {
+    let lab = crate::lab::Lab::new();
+    crate::lab::prompts(&lab, 2);
+    lab.done("sweep --model M --items q.jsonl --heads L0H1 --lambda 0.5 --max-new-tokens 2 --out s");
+    let of = |model: &str, out: &str| {
+        lab.ends(0, &format!("export --model {model} --plan s/lambda.npz#L0H1@0.5 --out {out}")).1
+    };
+    assert!(!of("M", "made/for/it").contains("warning"));
+    let record = lab.json("made/for/it/headtemper.json");
+    let told = of("made/for/it", "other");
+    assert!(told.contains("warning: s/lambda.npz#L0H1@0.5: it is of llama, whose weights are others"), "{told}");
+    let inspected: serde_json::Value = serde_json::from_str(&lab.done("inspect --model M --json")).unwrap();
+    assert_eq!(record["weights_sha256"], inspected["weights_sha256"]);
+}

@@ -279,6 +279,7 @@ fn the_environment() {
     assert_eq!(with(&[home, xdg]).cache, Path::new("/x/huggingface/hub"));
     assert_eq!(with(&[home, xdg, ("HF_HOME", "/f")]).cache, Path::new("/f/hub"));
     assert_eq!(with(&[home, xdg, ("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")]).cache, Path::new("/c"));
+    assert_eq!(with(&[home, ("HF_HOME", "~/f")]).cache, Path::new("/h/f/hub"), "as huggingface_hub expands it");
     assert_eq!(with(&[home, ("HF_HOME", "")]).cache, Path::new("/h/.cache/huggingface/hub"));
     assert!(with(&[("HF_HOME", "here")]).cache.is_absolute());
 

@@ -10,7 +10,7 @@ use headtemper_hook::{HeadPlan, ModelSpec, PlanError};
 use headtemper_model::{Checkpoint, ModelError, fold_file, folded_names};
 use serde_json::{Value, json};
 
-use crate::{EngineError, ModelChoice, Result, locate::locate};
+use crate::{EngineError, ModelChoice, Result, identity::sha256_files, locate::locate};
 
 /// What an export wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,14 @@ impl Original {
     /// What a user should know about how the model was found.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
+    }
+
+    /// SHA-256 over its weight files, as in an [`Identity`](crate::Identity).
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn weights_sha256(&self) -> Result<String> {
+        Ok(sha256_files(&self.checkpoint.weight_files()?)?)
     }
 
     /// The geometry that a plan must fit.
@@ -138,6 +146,7 @@ impl Original {
         let mut record = json!({
             "schema": "export/v1",
             "model": self.name,
+            "weights_sha256": self.weights_sha256()?,
             "plan": plan.to_string(),
             "changed": exported.changed,
             "version": env!("CARGO_PKG_VERSION"),
@@ -173,6 +182,9 @@ fn aside(out: &Path) -> Result<(PathBuf, File)> {
     let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     remove_left(absolute.parent().unwrap_or(&absolute), &format!(".{name}."));
     let aside = absolute.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    if let Some(parent) = absolute.parent() {
+        fs::create_dir_all(parent).map_err(cannot(out))?;
+    }
     fs::create_dir(&aside).map_err(cannot(&aside))?;
     let path = aside.join(LOCK);
     let lock = File::create(&path).map_err(cannot(&path))?;

@@ -134,6 +134,25 @@ impl HeadScale {
         *counted(&mut self.of_slot, slot) = head_tokens;
     }
 
+    /// How many tokens a plan was applied to at each touched site so far.
+    ///
+    /// # Panics
+    /// If there is no such plan.
+    pub fn applied(&self, plan: usize) -> Vec<u64> {
+        self.fired.values().map(|fired| fired[plan]).collect()
+    }
+
+    /// Counts these tokens of a plan's sites once more: those of a sequence that began as a copy of what was read for another.
+    ///
+    /// # Panics
+    /// If there is no such plan, or `tokens` is not of [`HeadScale::applied`].
+    pub fn apply_again(&mut self, plan: usize, tokens: &[u64]) {
+        assert_eq!(tokens.len(), self.fired.len(), "one number for each touched site");
+        for (fired, tokens) in self.fired.values_mut().zip(tokens) {
+            fired[plan] += tokens;
+        }
+    }
+
     /// Refuses a sequence whose planned heads were not applied to exactly as many tokens as its plan says. Its slot holds `read`
     /// tokens, `prompt` of which are its prompt's. Returns the head-tokens that were counted.
     ///

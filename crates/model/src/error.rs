@@ -1,6 +1,6 @@
 //! Errors in checkpoints.
 
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
 
 use headtemper_kernels::{is_out_of_memory, reason};
 
@@ -13,7 +13,7 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file cannot be copied.
     #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
@@ -23,7 +23,7 @@ pub enum ModelError {
         /// The destination.
         to: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// λ makes a weight too large for the type it is stored in.
     #[error("tensor '{name}' would hold weights that {dtype} cannot: λ makes them too large")]
@@ -213,6 +213,10 @@ pub enum ModelError {
     Candle(#[from] candle_core::Error),
 }
 
+/// What can be given for a model.
+const MODEL: &str = "a model is a directory with config.json, safetensors and tokenizer.json, a .gguf file, or a hub id such as \
+                     HuggingFaceTB/SmolLM2-135M-Instruct; a config.json alone runs with --random SEED";
+
 impl ModelError {
     /// The error of a model that was being loaded.
     pub(crate) fn of_loading(self) -> Self {
@@ -228,11 +232,24 @@ impl ModelError {
             Self::Truncated { .. } | Self::MissingShard { .. } => {
                 Some("the download is incomplete; fetch the file again".into())
             }
-            Self::NotAModel { .. } | Self::NoWeights { .. } => Some(
-                "a model is a directory with config.json, safetensors and tokenizer.json, a .gguf file, or a hub id \
-                 such as HuggingFaceTB/SmolLM2-135M-Instruct; a config.json alone runs with --random SEED"
-                    .into(),
-            ),
+            Self::Read { path, source }
+                if source.kind() == io::ErrorKind::NotFound && path.ends_with("config.json") =>
+            {
+                let dir = path.parent()?;
+                let beside = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+                let gguf = beside.filter(|path| path.extension().is_some_and(|it| it == "gguf")).min();
+                Some(match gguf {
+                    Some(file) => format!("give the file itself: {}", file.display()),
+                    None if dir.join("snapshots").is_dir() => {
+                        format!(
+                            "this is a folder of the hub's cache: give the model's id, or a directory in {}/snapshots",
+                            dir.display()
+                        )
+                    }
+                    None => MODEL.into(),
+                })
+            }
+            Self::NotAModel { .. } | Self::NoWeights { .. } => Some(MODEL.into()),
             Self::Products { .. } => Some("--dtype bf16 holds weights in bf16".into()),
             Self::Blocks { columns, block, .. } if columns.is_multiple_of(32) && *block > 32 => {
                 Some("--weights q8_0 and the other types of 32 features a block hold such rows".into())

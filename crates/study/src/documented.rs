@@ -113,6 +113,7 @@ fn outcomes() -> Outcomes {
         grader: Some(&grader),
         judged: Some(&judge),
         max_new_tokens: 9,
+        temperature: 0.8,
     };
     let mut outcomes = Outcomes { elsewhere: vec!["L0H1@0.5".into()], ..outcomes_of(&judged) };
     let last = outcomes.tables[0].arms.last_mut().unwrap();
@@ -169,7 +170,8 @@ fn fields_of_a_map() {
         responses: (0..n).map(Some).collect(),
         fields: (0..n).map(field).collect(),
     };
-    let map = map(&scores, (&units, Some("topic")), "m", vec![1, 1], Some((&cohorts, Some(&beside))), nulls);
+    let mut map = map(&scores, (&units, Some("topic")), "m", vec![1, 1], Some((&cohorts, Some(&beside))), nulls);
+    map.earlier = 1;
     let value = json!(map);
     check_object("score.json", &value);
     check_object("score.json: cells", &value["cells"][0]);

@@ -242,7 +242,14 @@ fn models_that_are_not_there() {
         bench.refused(&format!("inspect --model {model}"), &[&named, "HuggingFaceTB/SmolLM2-135M-Instruct"]);
     }
     fs::create_dir(bench.path("empty")).unwrap();
-    bench.refused("inspect --model empty", &["cannot read empty/config.json"]);
+    bench.refused(
+        "inspect --model empty",
+        &["cannot read empty/config.json", "hint: a model is a directory with config.json"],
+    );
+    fs::create_dir_all(bench.path("models--a--b/snapshots/1")).unwrap();
+    bench.refused("inspect --model models--a--b", &["hint: this is a folder of the hub's cache: give the model's id"]);
+    fs::write(bench.path("empty/m.gguf"), "x").unwrap();
+    bench.refused("inspect --model empty", &["hint: give the file itself: empty/m.gguf"]);
     bench.refused("inspect q.jsonl", &["q.jsonl is neither a model directory nor a .gguf file"]);
     bench.refused("inspect --model M --revision main", &["revision is main", "left out for a local path"]);
     bench.refused("inspect", &["<MODEL>"]);

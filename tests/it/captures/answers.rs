@@ -1,12 +1,14 @@
 //! Captures of answers as the model writes them, and of items that bring the tokens of theirs.
 
+use std::fs;
+
 use headtemper_study::{Array, Npz};
 use headtemper_tests::engine;
 use serde_json::{Value, json};
 
 use super::{ANSWERS, items};
 use crate::{
-    lab::{Lab, lines},
+    lab::{Lab, counts, lines},
     states::SAME,
 };
 
@@ -155,7 +157,7 @@ fn answers_are_written_as_items() {
 
     // A call that was killed before it wrote them, or after, makes them or leaves them.
     let written = lab.modified("g.npz");
-    std::fs::remove_file(lab.path("a.jsonl")).unwrap();
+    fs::remove_file(lab.path("a.jsonl")).unwrap();
     lab.done(&format!("{capture} --out g.npz --answers a.jsonl"));
     assert_eq!((lab.read("a.jsonl"), lab.modified("g.npz")), (answers.clone(), written));
     let again = lab.modified("a.jsonl");
@@ -178,11 +180,43 @@ fn answers_are_written_as_items() {
 }
 
 /// Files of answers that could not be written are refused before the model is opened.
+/// The prompts share their system message, which is read once in each part: what the hooks are said to have touched, and all bytes of
+/// the file, do not depend on how the work is cut.
+#[test]
+fn hooks_are_counted_the_same_however_the_work_is_cut() {
+    let lab = Lab::new();
+    lab.write_lines("i.jsonl", (0..6).map(|i| json!({"id": format!("q{i}"), "prompt": format!("Qui est {i}?")})));
+    let capture =
+        "capture --model M --items i.jsonl --generate --max-new-tokens 5 --system Bref,gentil,exact --plan L1H2:0.5";
+    for (plan, of_prompts) in [("", false), (" --positions window:2..5", true)] {
+        let capture = format!("{capture}{plan}");
+        let whole = |parts: usize| {
+            lab.done(&format!("{capture} --part-items {parts} --out {parts}.npz"));
+            fs::read(lab.path(&format!("{parts}.npz"))).unwrap()
+        };
+        let (one, six) = (whole(1), whole(6));
+        let npz = Npz::read(&lab.path("6.npz")).unwrap();
+        let Some(Array::Scalar(meta)) = npz.get("meta") else { panic!("no meta") };
+        let fired = serde_json::from_str::<Value>(meta).unwrap()["fired"].clone();
+        let total: i64 = counts(&lab.npz("6.npz"), "total_len").iter().sum();
+        assert_eq!(fired, json!(if of_prompts { 6 * 4 } else { total }), "{plan}");
+        assert!(one == six, "{plan}: the files differ");
+        for shard in 1..=3 {
+            lab.done(&format!("{capture} --shard {shard}/3 --out s{shard}.npz"));
+        }
+        lab.done("merge m.npz s1.npz s2.npz s3.npz");
+        assert!(fs::read(lab.path("m.npz")).unwrap() == six, "{plan}: the merged file differs");
+        for file in ["1.npz", "6.npz", "m.npz", "s1.npz", "s2.npz", "s3.npz"] {
+            fs::remove_file(lab.path(file)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn answers_need_a_place_and_a_model_that_writes_them() {
     let lab = Lab::new();
     items(&lab, 3);
-    std::fs::create_dir(lab.path("dir")).unwrap();
+    fs::create_dir(lab.path("dir")).unwrap();
     let capture = "capture --model ./gone --items i.jsonl --out g.npz --answers";
     for (line, part) in [
         (format!("{capture} a.jsonl"), "--generate"),

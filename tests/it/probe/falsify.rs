@@ -47,6 +47,43 @@ fn a_falsification_ends_as_its_gates_do() {
     assert!(out.contains("the smaller class has 9 items"), "{out}");
 }
 
+/// A probe that reads where answers were cut off passes every gate: that the classes were not cut off alike is said, from whatever file
+/// says how they ended.
+#[test]
+fn classes_that_were_not_cut_off_alike_are_said() {
+    let lab = fitted(1.2, 1.2);
+    let item = |i: usize, right: bool| {
+        let end = if right == i.is_multiple_of(10) { "stop" } else { "length" };
+        json!({"id": i.to_string(), "prompt": format!("q{i}"), "response": "r", "correct": right, "finish_reason": end})
+    };
+    let labels = |name: &str, (_, labels): (Vec<f32>, Vec<bool>)| {
+        lab.write_lines(&format!("{name}.jsonl"), labels.iter().enumerate().map(|(i, &right)| item(i, right)));
+    };
+    labels("train", data(1, 80, 40, 1.2));
+    labels("fresh", data(2, 90, 45, 1.2));
+    let so = "; the classes were not cut off alike, so that what tells them apart may be truncation";
+    let told = |text: &str| text.contains("were cut off at the limit of tokens") && text.contains(so);
+    let by_labels = GATE
+        .replace("train.npz:coverage>=0.5", "train.jsonl:correct")
+        .replace("fresh.json:labels", "fresh.jsonl:correct");
+    let by_items = GATE
+        .replace("[fresh]", "items = 'train.jsonl'\n[fresh]")
+        .replace("[controls]", "items = 'fresh.jsonl'\n[controls]");
+    for (name, gate) in [("labels", by_labels), ("items", by_items)] {
+        lab.write("gate.toml", gate);
+        lab.ends(0, &format!("falsify gate.toml --out {name}"));
+        let warnings = lab.json(&format!("{name}/falsify.json"))["warnings"].clone();
+        let warnings: Vec<&str> = warnings.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+        for begins in ["training: ", ""] {
+            let found = warnings.iter().find(|it| told(it) && it.starts_with("training: ") != begins.is_empty());
+            assert!(found.is_some(), "{name} '{begins}': {warnings:?}");
+        }
+    }
+    let (_, err) =
+        lab.ends(0, "probe fit --features train.npz:X --labels train.jsonl:correct --c 1 --shuffles 0 --out p");
+    assert!(told(&err), "{err}");
+}
+
 /// A gate between a number and the end of its interval: the items cannot decide, unless the point was declared to decide.
 #[test]
 fn a_missed_gate_fails_where_its_interval_misses_it() {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headtemper_engine::export::Original;
-use headtemper_study::count;
+use headtemper_study::{count, head_remarks};
 use serde_json::json;
 
 use crate::{Done, args::Export, model, ui};
@@ -21,6 +21,9 @@ pub(crate) fn run(args: &Export) -> Result<Done> {
         plans[0].iter().any(|(_, lambda)| lambda != 1.0),
         "every λ of the plan is 1: the export would be a copy"
     );
+    if let Some(source) = args.plan.source() {
+        ui::warn(&head_remarks(source.text, &original.weights_sha256()?)?);
+    }
     let written = original.export(&plans[0], &args.out)?;
     if args.json {
         let facts = json!({

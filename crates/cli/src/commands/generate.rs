@@ -98,6 +98,9 @@ fn single(args: &Generate) -> Result<Item> {
     if prompt == "-" {
         prompt.clear();
         std::io::stdin().read_to_string(&mut prompt)?;
+        // The end of the line is the shell's, not the prompt's: a model would answer it, too.
+        let line = prompt.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+        prompt.truncate(line.map_or(prompt.len(), str::len));
     }
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty");
     let input = match (&args.system, args.raw) {

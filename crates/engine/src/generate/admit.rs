@@ -77,7 +77,11 @@ impl Engine {
             return Ok(0);
         };
         let from = rows + start.slot;
-        if !start.read {
+        if let Some(applied) = &start.applied {
+            // Each row is said to have been tempered at all of its tokens, however many it shares and with whom.
+            state.scale.apply_again(request.plan, applied);
+        } else {
+            let before = state.scale.applied(request.plan);
             state.scale.take_slot(from, None);
             let mut seen = 0;
             for piece in request.ids[..start.len].chunks(work.prefill) {
@@ -87,7 +91,8 @@ impl Engine {
                 self.model.forward(&ids, &Batch::new(vec![span]), &mut state.cache, &mut state.scale)?;
                 seen += piece.len();
             }
-            start.read = true;
+            let after = state.scale.applied(request.plan);
+            start.applied = Some(after.iter().zip(&before).map(|(after, before)| after - before).collect());
         }
         state.cache.copy_slot(from, slot)?;
         state.scale.take_slot(slot, Some(from));

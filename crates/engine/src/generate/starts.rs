@@ -15,8 +15,8 @@ pub(super) struct SharedStart {
     pub(super) slot: usize,
     /// How many tokens it has.
     pub(super) len: usize,
-    /// Whether the cache holds it already.
-    pub(super) read: bool,
+    /// What reading it applied the plan to at each touched site, once the cache holds it.
+    pub(super) applied: Option<Vec<u64>>,
 }
 
 impl SharedStarts {
@@ -54,7 +54,7 @@ impl SharedStarts {
             }
             last_of_slot[slot] = last;
             shared.lengths[slot] = shared.lengths[slot].max(ids.len());
-            shared.starts[plan] = Some(SharedStart { slot, len: ids.len(), read: false });
+            shared.starts[plan] = Some(SharedStart { slot, len: ids.len(), applied: None });
         }
         shared
     }

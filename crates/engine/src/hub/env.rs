@@ -38,11 +38,17 @@ impl HubEnv {
     pub fn from_vars(var: impl Fn(&str) -> Option<OsString>) -> Result<Self, HubError> {
         let var = |name: &str| var(name).filter(|value| !value.is_empty());
         let text = |name: &str| var(name).and_then(|value| value.into_string().ok());
-        let path = |name: &str| var(name).map(PathBuf::from);
+        let user = || var("HOME").map(PathBuf::from).or_else(std::env::home_dir);
+        // A tilde that no shell has expanded, as in an .env file: huggingface_hub expands it as well.
+        let expanded = |path: PathBuf| match path.strip_prefix("~") {
+            Ok(rest) => user().map_or_else(|| path.clone(), |user| user.join(rest)),
+            Err(_) => path,
+        };
+        let path = |name: &str| var(name).map(PathBuf::from).map(expanded);
 
         let home = || {
             let hugging_face = path("HF_HOME").or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")));
-            hugging_face.or_else(|| Some(path("HOME").or_else(std::env::home_dir)?.join(".cache/huggingface")))
+            hugging_face.or_else(|| Some(user()?.join(".cache/huggingface")))
         };
         let cache = path("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub"))).ok_or(HubError::NoHome)?;
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home()?.join("token")));

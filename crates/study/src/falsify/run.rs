@@ -151,6 +151,15 @@ impl<'a> Side<'a> {
         let prompts = Prompts::of(&texts);
         Ok(Self { view, rows, set, texts, prompts })
     }
+
+    /// What the file of items says about cut-off responses, where neither features nor labels do.
+    fn cut_off(&self) -> Vec<String> {
+        let unsaid = self.set.cut_off.iter().all(Option::is_none);
+        let items = self.texts.items.as_ref().filter(|_| unsaid);
+        items.map_or_else(Vec::new, |items| {
+            self.set.truncation(&items.iter().map(|item| item.truncated()).collect::<Vec<_>>())
+        })
+    }
 }
 
 /// What the frozen probe did on fresh items, and what the baselines did.
@@ -167,7 +176,9 @@ struct Tested {
 fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options: &FitOptions) -> Result<Tested> {
     let (evaluation, predictions) = evaluate(probe, fresh.set, options.measure)?;
     let mut warnings = evaluation.warnings.clone();
-    warnings.extend(train.set.warnings().into_iter().map(|warning| format!("training: {warning}")));
+    warnings.extend(fresh.cut_off());
+    let of_train = train.set.warnings().into_iter().chain(train.cut_off());
+    warnings.extend(of_train.map(|warning| format!("training: {warning}")));
     let p = &predictions[probe.meta.chosen];
     let mut ran = Vec::new();
     // A fresh set with only one class cannot be ranked, by the probe or by a baseline.

@@ -9,8 +9,8 @@ use headtemper_hook::{HeadList, HeadPlan, HeadRef, MadeFor, ModelSpec, PlanError
 
 use crate::{Result, StudyError, store::files::parse_json};
 use ranking::Ranking;
-pub(crate) use ranking::top;
 pub use ranking::{RankBy, TopHeads};
+pub(crate) use ranking::{top, top_remarks};
 use table::TableSource;
 
 /// What stands for a plan on the command line or in a configuration.

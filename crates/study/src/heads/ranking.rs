@@ -157,21 +157,31 @@ impl Ranking {
         if !self.weights_sha256.is_empty() && self.weights_sha256 != weights_sha256 {
             out.push(format!("it ranks heads of {}, whose weights are others", self.model));
         }
-        let found =
-            |head: &&RankedHead| matches!(head.verdict, Some(Verdict::Separable | Verdict::MagnitudeOnly) | None);
         let heads = self.disposition(name).map_or(&[][..], |disposition| &disposition.heads);
-        let of_them = || heads.iter().filter(|head| chosen.contains(&head.at()));
-        let without: Vec<String> = of_them().filter(|head| !found(head)).map(|head| head.at().to_string()).collect();
-        if !without.is_empty() {
-            out.push(format!(
-                "it found nothing in {} of these {} heads ({}): shuffled labels give as much",
-                without.len(),
-                chosen.len(),
-                some_of(&without, NAMED)
-            ));
-        }
+        out.extend(without(heads.iter().map(|head| (head.at(), head.verdict)), chosen));
         out
     }
+}
+
+/// Says in how many of these heads an attribution found nothing, if in any.
+fn without(heads: impl Iterator<Item = (HeadRef, Option<Verdict>)>, chosen: &[HeadRef]) -> Option<String> {
+    let found = |verdict| matches!(verdict, Some(Verdict::Separable | Verdict::MagnitudeOnly) | None);
+    let of_them = heads.filter(|&(at, verdict)| chosen.contains(&at) && !found(verdict));
+    let without: Vec<String> = of_them.map(|(at, _)| at.to_string()).collect();
+    (!without.is_empty()).then(|| {
+        format!(
+            "it found nothing in {} of these {} heads ({}): shuffled labels give as much",
+            without.len(),
+            chosen.len(),
+            some_of(&without, NAMED)
+        )
+    })
+}
+
+/// What must be known of heads that are the top of this attribution: that it found nothing in them.
+pub(crate) fn top_remarks(report: &Attribution, chosen: &[HeadRef]) -> Option<String> {
+    let heads = report.dispositions.first()?.heads.iter();
+    without(heads.map(|head| (head.at(), Some(head.verdict))), chosen)
 }
 
 /// The most heads that a remark names.

@@ -294,6 +294,11 @@ impl Item {
         }
         let response_ids = match fields.remove("response_ids") {
             Some(value) if response.is_some() => as_form(value, "response_ids", "a list of token ids, such as [5, 7]")?,
+            // Dropping them would read the prompt in the place of the response.
+            Some(Value::Array(ids)) if !ids.is_empty() => {
+                let of_ids = "append the ids to input_ids and say by prompt_len where they begin";
+                return Err(format!("response_ids are there without their text, response; without a text, {of_ids}"));
+            }
             _ => None,
         };
         if prompt_len.is_some() && response.is_some() {

@@ -273,11 +273,18 @@ impl Dealt {
             )),
             _ if folds == options.folds => {}
             None => notes.push(format!("{folds} folds instead of {}: the smaller class has {smaller} items", options.folds)),
-            Some(_) => notes.push(format!(
-                "{folds} folds instead of {}: a class has {} prompts or groups, of which each fold needs two",
-                options.folds,
-                set.origin.smaller_of_units()
-            )),
+            Some(_) => {
+                let units = set.origin.smaller_of_units();
+                let so = if units < 2 * folds {
+                    ", fewer than two for each fold: what a fold shows hangs on one of them"
+                } else {
+                    ", of which each fold needs two"
+                };
+                notes.push(format!(
+                    "{folds} folds instead of {}: a class has {units} prompts or groups{so}",
+                    options.folds
+                ));
+            }
         }
         if options.shuffles > 0 && self.few() {
             let labelings = self.labelings();

@@ -9,6 +9,7 @@ use crate::{
     Array, FeatureMeta, Item, Npz, Result, StudyError,
     capture::join::read_meta,
     items::{
+        answer::cut_off,
         columns::{PROMPT_HASH, RESPONSE_HASH, prompt_hash, response_hash},
         predicate::within,
         unique::Unique,
@@ -27,6 +28,8 @@ pub(crate) struct Table {
     pub(crate) prompts: Option<Vec<String>>,
     /// The same of their responses.
     pub(crate) responses: Option<Vec<String>>,
+    /// Whether each response was cut off, where the file says so, as one does whose responses were written while it was made.
+    pub(crate) cut_off: Option<Vec<Option<bool>>>,
     /// What the file says of itself, if it is a capture.
     pub(crate) meta: Option<FeatureMeta>,
     /// The layers that were averaged, where the file names them.
@@ -62,6 +65,8 @@ pub(crate) struct Column {
     numbers: Vec<String>,
     /// The hashes of the prompt and the response that each value is of, empty where unknown.
     pub(crate) texts: Vec<[String; 2]>,
+    /// Whether the response that each value is of was cut off, where its item says so; empty in an `.npz`.
+    pub(crate) cut_off: Vec<Option<bool>>,
 }
 
 impl Column {
@@ -125,8 +130,17 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
     };
     let rows = values.len() / features;
     let (prompts, responses) = (hashes(path, PROMPT_HASH, rows)?, hashes(path, RESPONSE_HASH, rows)?);
-    Ok(Table { values, features, ids, prompts, responses, meta, layers })
+    let cut_off = match Npz::find_array(path, FINISH_REASON)? {
+        Some(Array::Text(reasons)) if reasons.len() == rows => {
+            Some(reasons.iter().map(|reason| cut_off(reason)).collect())
+        }
+        _ => None,
+    };
+    Ok(Table { values, features, ids, prompts, responses, cut_off, meta, layers })
 }
+
+/// The array, or field, that says how responses ended.
+const FINISH_REASON: &str = "finish_reason";
 
 /// The hashes of texts, one a row, where the file keeps them.
 fn hashes(path: &Path, name: &str, rows: usize) -> Result<Option<Vec<String>>> {
@@ -197,7 +211,7 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
     let or_unknown = |hashes: Option<Vec<String>>| hashes.unwrap_or_else(|| vec![String::new(); cells.len()]);
     let (prompts, responses) = (or_unknown(prompts), or_unknown(responses));
     let texts = prompts.into_iter().zip(responses).map(<[String; 2]>::from).collect();
-    Ok(Column { cells, ids, numbers: Vec::new(), texts })
+    Ok(Column { cells, ids, numbers: Vec::new(), texts, cut_off: Vec::new() })
 }
 
 fn text_cell(text: String) -> Cell {
@@ -236,13 +250,13 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
     objects(source, &source.key, values.iter().map(|(number, value)| (format!("line {number}"), *number, value)))
 }
 
-/// The hashes of an entry's prompt and response, if it is an item; empty for what it lacks.
-fn texts_of(value: &Value, number: usize) -> [String; 2] {
+/// The hashes of an entry's prompt and response, if it is an item, empty for what it lacks; and whether the response was cut off.
+fn texts_of(value: &Value, number: usize) -> ([String; 2], Option<bool>) {
     let item = value.as_object().and_then(|_| Item::parse(&value.to_string(), number, false).ok());
     // A row of generated answers has its prompt for people to read: of a conversation the last message.
     let is_row = ["variant", "n_tokens"].iter().any(|name| value.get(name).is_some());
     let prompt = |item: &Item| if is_row { String::new() } else { prompt_hash(item) };
-    item.map(|item| [prompt(&item), response_hash(item.response.as_deref())]).unwrap_or_default()
+    item.map(|item| ([prompt(&item), response_hash(item.response.as_deref())], item.truncated())).unwrap_or_default()
 }
 
 /// A field of each value, or the values themselves where no field is named.
@@ -254,6 +268,7 @@ fn objects<'a>(
     let path = &source.path;
     let (mut cells, mut ids, mut known, mut named) = (Vec::new(), Vec::new(), false, false);
     let (mut fields, mut texts): (Vec<String>, Vec<[String; 2]>) = (Vec::new(), Vec::new());
+    let mut cut_off = Vec::new();
     for (at, number, value) in values {
         if cells.is_empty() {
             fields_of("", value, &mut fields);
@@ -261,7 +276,9 @@ fn objects<'a>(
         let of_field = || value.as_object().and_then(|fields| within(fields, field)).unwrap_or(&Value::Null);
         let found = if field.is_empty() { value } else { of_field() };
         known |= !found.is_null();
-        texts.push(texts_of(value, number));
+        let (hashes, cut) = texts_of(value, number);
+        texts.push(hashes);
+        cut_off.push(cut);
         cells.push(match found {
             Value::Null => Cell::Missing,
             Value::Bool(truth) => Cell::Number(f64::from(*truth)),
@@ -304,7 +321,7 @@ fn objects<'a>(
         return Err(StudyError::content(path, why));
     }
     let (ids, numbers) = if named { (Some(ids), Vec::new()) } else { (None, ids) };
-    Ok(Column { cells, ids, numbers, texts })
+    Ok(Column { cells, ids, numbers, texts, cut_off })
 }
 
 /// The fields of an object, with dots into inner objects.

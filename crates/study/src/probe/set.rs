@@ -12,7 +12,7 @@ use super::{
     ColumnSource, FeatureSource, LabelSource, MatchedBy, Origin, Place,
     read::{self, Cell, Column, Table},
 };
-use crate::{Result, StudyError, items::units::joined, store::digest::hex, text::count};
+use crate::{Result, StudyError, confounds::Truncation, items::units::joined, store::digest::hex, text::count};
 
 /// The fewest features by which two equal rows of a set count as one item: fewer may be equal by chance, as lengths are.
 const NAMING: usize = 8;
@@ -40,6 +40,8 @@ pub struct ProbeSet {
     pub prompts: Option<Vec<String>>,
     /// The same of their responses; empty where an item has none.
     pub responses: Option<Vec<String>>,
+    /// Whether the response of each row was cut off at a limit of tokens, where the features or the labels say so.
+    pub cut_off: Vec<Option<bool>>,
     /// The group of each row, where items were grouped by a column and the row has a value.
     pub groups: Option<Vec<Option<String>>>,
     /// The unit of each row. Items that share their prompt, all their features or a group are no more independent than seeds of one
@@ -86,6 +88,7 @@ impl ProbeSet {
         if self.origin.unlabelled > 0 {
             out.push(format!("left out for want of a label: {}", count(self.origin.unlabelled, "item")));
         }
+        out.extend(self.truncation(&self.cut_off));
         let shared = self.shared();
         if shared > 0 {
             let by = self.origin.groups.as_ref().map_or(" or all their features".into(), |groups| {
@@ -100,6 +103,19 @@ impl ProbeSet {
             ));
         }
         out
+    }
+
+    /// How many responses of either class were cut off, as far as that is known of any: a probe may read the end of an answer where it
+    /// should read the answer.
+    pub(crate) fn truncation(&self, cut_off: &[Option<bool>]) -> Vec<String> {
+        if cut_off.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        let of = |class: bool| self.labels.iter().zip(cut_off).filter(move |(label, _)| **label == class);
+        let ends: Vec<Option<bool>> = of(true).chain(of(false)).map(|(_, cut)| *cut).collect();
+        let n = of(true).count();
+        let so = "; the classes were not cut off alike, so that what tells them apart may be truncation";
+        Truncation::of(&ends, n).told(["the positive class", "the negative class"], [n, ends.len() - n], so)
     }
 
     /// The part of it that says whether the labels are labels of these features at all.
@@ -304,6 +320,13 @@ impl FeatureRows {
         };
         let units = joined((0..rows.len()).map(keys));
         let count = units.iter().max().map_or(0, |last| last + 1);
+        // What was written while the features were read is about them; a file of labels may be of other answers.
+        let cut_off = rows.iter().map(|&row| match (&table.cut_off, of_row[row]) {
+            (Some(own), _) => own[row],
+            (None, Some(at)) if !table.differs(row, column, at) => column.cut_off.get(at).copied().flatten(),
+            _ => None,
+        });
+        let cut_off = cut_off.collect();
         let differs = |row: &&usize| of_row[**row].is_some_and(|at| table.differs(**row, column, at));
         let other_texts = rows.iter().filter(differs).count();
         let origin = Origin {
@@ -334,6 +357,7 @@ impl FeatureRows {
             total: n,
             prompts,
             responses,
+            cut_off,
             groups,
             units,
             origin,

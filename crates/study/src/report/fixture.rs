@@ -185,7 +185,7 @@ pub(super) fn arm(variant: &str, role: Role, lambda: f64) -> ArmOutcome {
 
 fn table(set: &str, arms: Vec<ArmOutcome>) -> SweepTable {
     let heads = set.split(' ').map(|name| name.parse().expect("a head")).collect();
-    SweepTable { set: set.to_owned(), heads, max_new_tokens: 128, arms, bands: Vec::new() }
+    SweepTable { set: set.to_owned(), heads, positions: "all".into(), max_new_tokens: 128, arms, bands: Vec::new() }
 }
 
 fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
@@ -196,6 +196,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         items: 139,
         prompts: 139,
         groups: None,
+        temperature: 0.0,
         seeds: vec![0],
         judge: None,
         tasks: Vec::new(),

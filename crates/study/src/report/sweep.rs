@@ -48,7 +48,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
         let several = outcomes.tables.len() > 1;
         for table in &outcomes.tables {
             if several {
-                put!(out, r#"<h3 class="heads">{}</h3>"#, escape(&table.set));
+                put!(out, r#"<h3 class="heads">{}</h3>"#, escape(&outcomes.told(table)));
             }
             out += &set(table, &which, &outcomes.axes, if several { "h4" } else { "h3" });
         }
@@ -70,8 +70,8 @@ fn tempered(outcomes: &Outcomes, ranked: bool) -> String {
         [one] => {
             format!(r#"{}: <span class="heads">{}</span>{at}. "#, capital(reading::tempered(one)), escape(&one.set))
         }
-        several if ranked => format!("{}, tempered{at}; ", count(several.len(), "head set")),
-        several => format!("{}, each tempered by itself{at}; ", count(several.len(), "head set")),
+        _ if ranked => format!("{}, tempered{at}; ", count(outcomes.sets(), "head set")),
+        _ => format!("{}, each tempered by itself{at}; ", count(outcomes.sets(), "head set")),
     }
 }
 
@@ -132,7 +132,7 @@ fn note(outcomes: &Outcomes) -> String {
             String::new()
         } else {
             format!(
-                " p random: how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
+                " p random max: how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
                  any λ; random sets are {}.",
                 drawn(outcomes)
             )
@@ -161,7 +161,7 @@ fn finding(outcomes: &Outcomes, which: Compared<'_>) -> String {
         let each = if all.len() == 1 { "" } else { " in each of them" };
         return format!("<b>{title}</b>: {of} beyond chance{over}; the difference is {mean} {unit}{each}.");
     }
-    let heads = if outcomes.tables.len() > 1 { format!("{} ", escape(&table.set)) } else { String::new() };
+    let heads = if outcomes.tables.len() > 1 { format!("{} ", escape(&outcomes.told(table))) } else { String::new() };
     let (at, p) = (format!("{heads}at λ = {}", lambda(arm.lambda)), p_value(d.p_max.unwrap_or(f64::NAN)));
     let random = d.random.as_ref().filter(|_| !found.is_empty()).map_or_else(String::new, beside_random);
     format!(
@@ -291,7 +291,7 @@ fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
     for _ in which {
         out.push_str(r#"<th scope="col" class="gap">difference</th><th scope="col">95 %</th>"#);
         out.push_str(r#"<th scope="col">p max</th>"#);
-        out.push_str(if random { r#"<th scope="col">p random</th>"# } else { "" });
+        out.push_str(if random { r#"<th scope="col">p random max</th>"# } else { "" });
     }
     out.push_str("</tr></thead><tbody>");
     for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
@@ -331,10 +331,10 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
             <th scope="col">p</th><th scope="col" class="gap" data-size aria-sort="descending">difference</th>
             <th scope="col">95 %</th><th scope="col">p max</th>"#,
         );
-        out.push_str(if random { r#"<th scope="col">p random</th>"# } else { "" });
+        out.push_str(if random { r#"<th scope="col">p random max</th>"# } else { "" });
         out.push_str("</tr></thead><tbody>");
         for (table, arm, d) in rows {
-            put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&table.set));
+            put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&outcomes.told(table)));
             put!(out, "<td>{}</td><td>{}</td><td>{}</td>", lambda(arm.lambda), d.differing, p_value(d.p));
             out += &cells(which, arm, Some(d), random);
             out.push_str("</tr>");

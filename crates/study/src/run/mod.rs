@@ -19,6 +19,7 @@ use crate::{
     attribution::Attribution,
     capture::{encode_answered, encode_one},
     head_remarks,
+    heads::top_remarks,
     items::{answer::gold_warning, dispositions::LEAST},
     run::{
         prepared::{
@@ -116,6 +117,15 @@ pub fn run(
     let answered = study.answered(&items)?;
     let attribution = study.attribute(&answered, &base, progress)?;
     // All items, including those with an empty answer: which answers are empty is an outcome of the sweep.
+    if let Some(config) = &experiment.sweep
+        && top_of(config)?.is_some()
+    {
+        let heads = swept(config, &attribution, engine)?;
+        let remarks = top_remarks(&attribution, &heads);
+        study
+            .warnings
+            .extend(remarks.into_iter().map(|remark| format!("[sweep] heads = \"{}\": {remark}", config.heads)));
+    }
     let swept = study.sweep(&items, &attribution, progress)?;
     let Study { run, mut warnings, .. } = study;
     warnings.extend(swept.as_ref().and_then(|swept| brought_otherwise(&items, &base, &swept.rows[0])));
@@ -237,8 +247,16 @@ impl Study<'_> {
         self.run.begin("sweep")?;
         Plan::new(keys, SweepPlan::new(self.engine, &settings)).save(&self.run)?;
         write_lambda(&self.run, &arms, &self.engine.spec().heads_per_layer(), self.engine.identity())?;
-        let max_new_tokens = options.max_new_tokens;
-        let answered = Answered { items, groups, arms: &arms, rows: &rows, grader, judged: None, max_new_tokens };
+        let answered = Answered {
+            items,
+            groups,
+            arms: &arms,
+            rows: &rows,
+            grader,
+            judged: None,
+            max_new_tokens: options.max_new_tokens,
+            temperature: options.sampling.temperature,
+        };
         let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         self.run.finish(

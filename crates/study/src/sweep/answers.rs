@@ -157,6 +157,7 @@ impl SweptAnswers {
             grader,
             judged: Some(&judged),
             max_new_tokens: plan.max_new_tokens,
+            temperature: plan.sampling.temperature,
         };
         let outcomes = write_outcomes(run, &answered, self.others.iter())?;
         let from = Some((&*self.dir, self.all));

@@ -154,9 +154,9 @@ fn set_name(heads: &[HeadRef]) -> String {
     format!("{}heads-{}", names.len(), &digest(&names)[..8])
 }
 
-/// What an arm's heads have in common with the random sets drawn for them.
+/// What an arm has in common with the random sets that it is compared with: what its heads are like, and the tokens that are touched.
 pub(crate) fn likeness(arm: &Arm) -> impl Ord + use<> {
-    arm.random_from.likeness(arm.plan.iter().map(|(at, _)| at))
+    (arm.plan.positions().to_string(), arm.random_from.likeness(arm.plan.iter().map(|(at, _)| at)))
 }
 
 /// The random sets of every likeness, named by number, size and content.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use headtemper_engine::FinishReason;
+use headtemper_hook::Positions;
 use headtemper_stats::{Interval, SignFlips, averaged_shares, clustered_t, mean, paired_shares, sign_flip_test};
 
 use crate::{
@@ -43,6 +44,8 @@ pub struct Answered<'a> {
     pub judged: Option<&'a JudgedAnswers>,
     /// The limit that answers were cut off at.
     pub max_new_tokens: usize,
+    /// The temperature that they were drawn at; 0 for greedy ones.
+    pub temperature: f32,
 }
 
 /// An arm with the values that it is compared by.
@@ -68,7 +71,7 @@ pub(crate) struct Column {
 
 /// The outcomes of a sweep.
 pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
-    let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens } = *answered;
+    let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens, temperature } = *answered;
     let reference = arms.iter().position(|arm| arm.role == Role::Reference);
     let axes = judge.map_or_else(Vec::new, |judge| judge.axes.clone());
     let marks: Vec<Cow<'_, [Mark]>> = match judge {
@@ -108,6 +111,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         prompts: units.len(),
         groups: groups.map(String::from),
         seeds: seeds.collect(),
+        temperature: as_written(temperature),
         judge: judge.map(|judge| judge.judge.clone()),
         tasks: judge.map_or_else(Vec::new, |judge| judge.tasks.clone()),
         judge_warnings: judge.map_or_else(Vec::new, |judge| judge.warnings.clone()),
@@ -299,20 +303,29 @@ fn means(outcomes: &[&ArmOutcome], which: Compared<'_>) -> Vec<f64> {
     outcomes.iter().filter_map(|outcome| outcome.difference.of(which).map(|difference| difference.mean)).collect()
 }
 
+/// One table for each head set and the tokens at which it is tempered. Arms of earlier calls join those that are asked for now.
 fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<SweepTable> {
-    let shared: Vec<ArmOutcome> = judged
-        .iter()
-        .filter(|j| matches!(j.arm.role, Role::Reference | Role::Control))
-        .map(|j| j.outcome.clone())
-        .collect();
+    // The reference, and the controls at these positions.
+    let shared = |positions: Option<Positions>| -> Vec<ArmOutcome> {
+        let at = |j: &&Judged<'_>| match j.arm.role {
+            Role::Reference => true,
+            Role::Control => positions.is_none_or(|positions| j.arm.plan.positions() == positions),
+            _ => false,
+        };
+        judged.iter().filter(at).map(|j| j.outcome.clone()).collect()
+    };
     let mut tables: Vec<SweepTable> = Vec::new();
     for j in judged.iter().filter(|j| j.arm.role == Role::Tempered) {
-        let set = j.arm.set.replace('+', " ");
-        if tables.last().is_none_or(|table| table.set != set) {
+        let (set, touched) = (j.arm.set.replace('+', " "), j.arm.plan.positions());
+        let positions = touched.to_string();
+        let own = tables.iter().position(|table| table.set == set && table.positions == positions);
+        let own = own.unwrap_or_else(|| {
             let heads = j.arm.plan.iter().map(|(at, _)| at).collect();
-            tables.push(SweepTable { set, heads, max_new_tokens, arms: shared.clone(), bands: Vec::new() });
-        }
-        let table = tables.last_mut().expect("one was pushed");
+            let arms = shared(Some(touched));
+            tables.push(SweepTable { set, heads, positions, max_new_tokens, arms, bands: Vec::new() });
+            tables.len() - 1
+        });
+        let table = &mut tables[own];
         table.arms.push(j.outcome.clone());
         let random = alike(judged, j.arm);
         if !random.is_empty() {
@@ -326,9 +339,10 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
             table.bands.push(Band { lambda, sets, compared, range: PerOutcome::from_fn(axes, range) });
         }
     }
-    if tables.is_empty() && !shared.is_empty() {
-        let (set, heads) = ("none".into(), Vec::new());
-        tables.push(SweepTable { set, heads, max_new_tokens, arms: shared, bands: Vec::new() });
+    let arms = if tables.is_empty() { shared(None) } else { Vec::new() };
+    if !arms.is_empty() {
+        let (set, heads, positions) = ("none".into(), Vec::new(), Positions::All.to_string());
+        tables.push(SweepTable { set, heads, positions, max_new_tokens, arms, bands: Vec::new() });
     }
     tables
 }

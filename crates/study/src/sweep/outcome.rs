@@ -1,9 +1,12 @@
 //! What a sweep did to the answers, arm by arm.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use headtemper_engine::FinishReason;
-use headtemper_hook::HeadRef;
+use headtemper_hook::{HeadRef, Positions};
 use headtemper_stats::mean;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,9 @@ pub struct Outcomes {
     pub groups: Option<String>,
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// The temperature that answers were drawn at; 0 for greedy ones, and in sweeps of earlier versions, which do not say it.
+    #[serde(default)]
+    pub temperature: f64,
     /// The language model that judged the answers, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
@@ -75,6 +81,11 @@ pub struct Flips {
     pub family: usize,
 }
 
+/// What sweeps of earlier versions do not say.
+fn everywhere() -> String {
+    Positions::All.to_string()
+}
+
 /// The outcomes of a sweep over one set of heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepTable {
@@ -82,6 +93,9 @@ pub struct SweepTable {
     pub set: String,
     /// The heads.
     pub heads: Vec<HeadRef>,
+    /// The tokens at which they are tempered: `all`, or such as `response` or `window:4..9`.
+    #[serde(default = "everywhere")]
+    pub positions: String,
     /// The limit on new tokens.
     pub max_new_tokens: usize,
     /// The reference, the controls, and the set at every λ in the order asked for.
@@ -327,6 +341,18 @@ pub struct SeedFloor {
     pub largest: PerOutcome<Option<f64>>,
 }
 
+impl SweepTable {
+    /// Where its heads are tempered; none if at every token.
+    pub fn at(&self) -> Option<&str> {
+        (self.positions != everywhere()).then_some(self.positions.as_str())
+    }
+
+    /// The heads, with where they are tempered if that is not at every token.
+    pub fn name(&self) -> String {
+        self.at().map_or_else(|| self.set.clone(), |at| format!("{} at {at}", self.set))
+    }
+}
+
 impl Outcomes {
     /// The outcomes that arms may be compared by.
     pub fn compared(&self) -> impl Iterator<Item = Compared<'_>> {
@@ -335,10 +361,10 @@ impl Outcomes {
 
     /// The arms of all sets, each once: the reference and the controls come first.
     pub fn arms(&self) -> impl Iterator<Item = (&SweepTable, &ArmOutcome)> {
-        let all = self.tables.iter().enumerate().flat_map(|(index, table)| {
-            table.arms.iter().filter(move |arm| index == 0 || arm.role == Role::Tempered).map(move |arm| (table, arm))
-        });
-        all.filter(|(_, arm)| arm.role != Role::Random)
+        let mut seen = BTreeSet::new();
+        let all = self.tables.iter().flat_map(|table| table.arms.iter().map(move |arm| (table, arm)));
+        all.filter(move |(_, arm)| arm.role == Role::Tempered || seen.insert(arm.variant.as_str()))
+            .filter(|(_, arm)| arm.role != Role::Random)
     }
 
     /// The control, if there is one.
@@ -346,10 +372,26 @@ impl Outcomes {
         self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Control)
     }
 
-    /// Where the heads are tempered, such as `response` or `window:4..9`, as the arms' names say; none if at every token.
+    /// Where the heads of all tables are tempered, such as `response` or `window:4..9`; none if at every token, or if it is not the same
+    /// in all.
     pub fn positions(&self) -> Option<&str> {
-        let all = self.arms().map(|(_, arm)| arm).chain(&self.random);
-        all.filter(|arm| arm.role != Role::Reference).find_map(|arm| Some(arm.variant.rsplit_once(" at ")?.1))
+        let first = self.tables.first()?.at();
+        first.filter(|_| !self.in_places())
+    }
+
+    /// Whether some tables are of other positions than others.
+    pub fn in_places(&self) -> bool {
+        self.tables.windows(2).any(|pair| pair[0].positions != pair[1].positions)
+    }
+
+    /// A table's heads, with where they are tempered if tables differ in that.
+    pub fn told<'a>(&self, table: &'a SweepTable) -> Cow<'a, str> {
+        if self.in_places() { table.name().into() } else { table.set.as_str().into() }
+    }
+
+    /// How many head sets are tempered.
+    pub fn sets(&self) -> usize {
+        self.tables.iter().map(|table| &table.set).collect::<BTreeSet<_>>().len()
     }
 }
 

@@ -233,7 +233,8 @@ fn outcomes(
     write_lambda(run, &plan.arms, &plan.heads_per_layer, identity)?;
     let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);
-    let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens };
+    let temperature = plan.sampling.temperature;
+    let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens, temperature };
     let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, identity, plan, (&answered, &outcomes), &fired, None)?;

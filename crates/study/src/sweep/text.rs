@@ -54,7 +54,7 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
     if outcomes.tables.len() > RANKED_ABOVE {
         let shared: Vec<_> = outcomes.tables[0].arms.iter().filter(|arm| arm.role != Role::Tempered).collect();
         let at = outcomes.positions().map_or_else(String::new, |at| format!(", tempered at {at}"));
-        out += &format!("{} head sets{at}; {}\n\n", outcomes.tables.len(), asked(outcomes));
+        out += &format!("{} head sets{at}; {}\n\n", outcomes.sets(), asked(outcomes));
         out += &shares(&shared, &outcomes.axes);
         for which in compared(outcomes) {
             out += &ranking(outcomes, which);
@@ -62,8 +62,7 @@ pub fn sweep_markdown(outcomes: &Outcomes) -> String {
     } else {
         for (index, table) in outcomes.tables.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
-            let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {at}"));
-            out += &format!("{gap}{}: {}{at}; {}\n\n", tempered(table), table.set, asked(outcomes));
+            out += &format!("{gap}{}: {}; {}\n\n", tempered(table), table.name(), asked(outcomes));
             out += &shares(&table.arms.iter().collect::<Vec<_>>(), &outcomes.axes);
             out += &differences(outcomes, table);
         }
@@ -75,7 +74,11 @@ fn asked(outcomes: &Outcomes) -> String {
     let seeds = if outcomes.seeds.len() > 1 { format!(" x {} seeds", outcomes.seeds.len()) } else { String::new() };
     let items = count(outcomes.items, "item");
     let judge = judged_by(outcomes).map_or_else(String::new, |judge| format!(", judged by {judge}"));
-    format!("{items}{seeds}, at most {} new tokens{judge}", outcomes.max_new_tokens)
+    let drawn = match outcomes.temperature {
+        0.0 => String::new(),
+        t => format!(", drawn at temperature {t}"),
+    };
+    format!("{items}{seeds}, at most {} new tokens{drawn}{judge}", outcomes.max_new_tokens)
 }
 
 fn name(arm: &ArmOutcome) -> String {
@@ -175,10 +178,10 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let table = Table::of([Left("heads"), Left("λ")])
         .with([Right(&title), Right("differing")])
         .with([Right("p"), Right("p max")]);
-    let mut table = if random { table.with([Right("p random")]) } else { table };
+    let mut table = if random { table.with([Right("p random max")]) } else { table };
     for (set, arm, d) in differing.into_iter().take(RANKED) {
         let cells = [
-            set.set.clone(),
+            outcomes.told(set).into_owned(),
             arm.lambda.to_string(),
             with_interval(which, d),
             format!("{} of {}", d.differing, d.items),
@@ -199,7 +202,7 @@ fn beside_random(outcomes: &Outcomes) -> String {
         let BesideRandom { sets, reach, p_max, .. } = d.random?;
         let heads = &arm.variant;
         let p = short(p_max);
-        Some(format!("{}: {heads} is reached by {reach} of {sets} random sets, p random {p}\n", title(which)))
+        Some(format!("{}: {heads} is reached by {reach} of {sets} random sets, p random max {p}\n", title(which)))
     };
     compared(outcomes).into_iter().filter_map(told).collect()
 }
@@ -235,7 +238,7 @@ fn footnotes(outcomes: &Outcomes) -> String {
             out += &beside;
         }
         if !beside.is_empty() {
-            out += "p random: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
+            out += "p random max: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
         }
     }
     if let Some(floor) = &outcomes.seed_floor {

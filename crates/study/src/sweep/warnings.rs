@@ -19,6 +19,7 @@ impl Outcomes {
             self.sharing_prompts(),
             self.one_sided(),
             self.few_random_sets(),
+            self.one_seed(),
             self.cut_off(),
             self.without_verdict(),
             self.nothing_tempered(),
@@ -129,6 +130,17 @@ impl Outcomes {
             ))
         };
         self.compared().filter_map(told).collect()
+    }
+
+    /// Sampled answers under a single seed: nothing shows what another seed would change.
+    fn one_seed(&self) -> Option<String> {
+        let [seed] = self.seeds[..] else { return None };
+        (self.temperature > 0.0).then(|| {
+            format!(
+                "answers were drawn at temperature {} under seed {seed} alone: nothing here shows how much another seed would change",
+                self.temperature
+            )
+        })
     }
 
     fn nothing_tempered(&self) -> Option<String> {

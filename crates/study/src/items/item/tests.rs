@@ -22,6 +22,11 @@ fn every_form_of_an_item_is_read() {
     assert_eq!(items[0].input, Input::Prompt("Hi".into()));
     assert_eq!((items[0].scores["x"], &items[0].gold[..]), (4.0, &["Hello".to_string()][..]));
     assert_eq!(items[0].other["topic"], "t");
+    for input in [r#""prompt":"Hi""#, r#""input_ids":[1,2,3],"prompt_len":2"#] {
+        let alone = read(&format!(r#"{{{input},"response_ids":[5,6]}}"#)).unwrap_err();
+        assert!(alone.contains("response_ids are there without their text"), "{alone}");
+        assert_eq!(read(&format!(r#"{{{input},"response_ids":[]}}"#)).unwrap()[0].response_ids, None);
+    }
     let ids = |ids: &str| read(&format!(r#"{{"prompt":"Hi","response":"Hello","response_ids":{ids}}}"#));
     assert_eq!(ids("[5,6]").unwrap()[0].response_ids, Some(vec![5, 6]));
     assert_eq!(

@@ -45,7 +45,16 @@ fn row(arm: &Arm, item: usize, seed: u64, text: &str, tokens: usize) -> Row {
 }
 
 fn of(items: &[Item], arms: &[Arm], rows: &[Vec<Row>], grader: Option<&Grader>) -> Outcomes {
-    outcomes_of(&Answered { items, groups: None, arms, rows, grader, judged: None, max_new_tokens: 9 })
+    outcomes_of(&Answered {
+        items,
+        groups: None,
+        arms,
+        rows,
+        grader,
+        judged: None,
+        max_new_tokens: 9,
+        temperature: 0.0,
+    })
 }
 
 fn made(random_sets: usize) -> Vec<Arm> {
@@ -171,10 +180,71 @@ fn items_of_one_prompt_are_one() {
     assert_eq!(accuracy(&of(&items, &arms, &rows, None), 0).p, 1.0 / 5000.0);
     let topic = Some("topic");
     let (grader, judged, max_new_tokens) = (None, None, 9);
-    let answered = Answered { items: &items, groups: topic, arms: &arms, rows: &rows, grader, judged, max_new_tokens };
+    let answered = Answered {
+        items: &items,
+        groups: topic,
+        arms: &arms,
+        rows: &rows,
+        grader,
+        judged,
+        max_new_tokens,
+        temperature: 0.0,
+    };
     let by_topic = outcomes_of(&answered);
     assert_eq!((accuracy(&by_topic, 0), by_topic.prompts), (lost, 10));
     assert!(by_topic.warnings().iter().any(|warning| warning.contains("50 items have 10 groups by topic")));
+}
+
+/// Arms of two calls in one directory, at every token and in the answers alone: each stands beside the controls and the random sets of its
+/// own positions. A further λ of a set joins the table of the set.
+#[test]
+fn positions_and_sets_keep_their_tables() {
+    let slots: Vec<HeadRef> = (0..9).map(|head| HeadRef::query(0, head)).collect();
+    let sets = [vec![HeadRef::query(0, 0)], vec![HeadRef::query(0, 1)]];
+    let of_call = |lambdas: &[f32], random_sets, positions| {
+        arms(&ArmsWanted { sets: &sets, lambdas, random_sets, positions, ..ArmsWanted::default() }, &slots).unwrap()
+    };
+    let mut all = of_call(&[1.0, 1.0, 0.5], 2, Positions::All);
+    all.extend(of_call(&[1.0, 1.0, 0.5], 5, Positions::Response).into_iter().skip(1));
+    all.extend(of_call(&[0.25], 0, Positions::All).into_iter().skip(1));
+    let found = of(&items(), &all, &answers(&all, 1), None);
+    let told: Vec<_> = found.tables.iter().map(|table| (table.set.as_str(), table.positions.as_str())).collect();
+    assert_eq!(told, [("L0H0", "all"), ("L0H1", "all"), ("L0H0", "response"), ("L0H1", "response")]);
+    let variants = |table: usize| found.tables[table].arms.iter().map(|arm| arm.variant.as_str()).collect::<Vec<_>>();
+    assert_eq!(variants(0), ["base", "all@1", "L0H0@0.5", "L0H0@0.25"]);
+    assert_eq!(variants(2), ["base", "all@1 at response", "L0H0@0.5 at response"]);
+    let bands =
+        |table: usize| found.tables[table].bands.iter().map(|band| (band.lambda, band.sets)).collect::<Vec<_>>();
+    assert_eq!((bands(0), bands(2)), (vec![(0.5, 2)], vec![(0.5, 5)]));
+    let beside = found.tables[2].arms[2].difference.accuracy.unwrap().random.unwrap();
+    assert_eq!((beside.sets, beside.p), (5, 1.0 / 6.0));
+    assert_eq!((found.sets(), found.positions(), found.arms().count()), (2, None, 3 + 6));
+    let text = crate::sweep_markdown(&found);
+    assert!(text.contains("tempered: L0H0; ") && text.contains("tempered: L0H1 at response; "), "{text}");
+}
+
+/// Sampled answers under one seed are marked; greedy ones have no seed that could matter.
+#[test]
+fn a_single_seed_is_said() {
+    let (items, arms) = (items(), made(0));
+    let warned = |seeds, temperature| {
+        let rows = answers(&arms, seeds);
+        let of = Answered {
+            items: &items,
+            groups: None,
+            arms: &arms,
+            rows: &rows,
+            grader: None,
+            judged: None,
+            max_new_tokens: 9,
+            temperature,
+        };
+        let found = outcomes_of(&of);
+        (found.warnings().iter().any(|warning| warning.contains("under seed 0 alone")), crate::sweep_markdown(&found))
+    };
+    let ((greedy, _), (one, text), (two, _)) = (warned(1, 0.0), warned(1, 0.8), warned(2, 0.8));
+    assert_eq!((greedy, one, two), (false, true, false));
+    assert!(text.contains("at most 9 new tokens, drawn at temperature 0.8"), "{text}");
 }
 
 /// Three λ of one set beside 39 random sets: at the λ where it stands out most, chance does as much in one of forty cases.
@@ -208,9 +278,9 @@ fn a_terminal_says_what_random_heads_do() {
     };
     let few = said(2, 3);
     assert!(few.contains("random: lowest and highest of 3 random head sets"), "{few}");
-    assert!(few.contains("accuracy, points: L0H0@0.5 is reached by 0 of 3 random sets, p random 0.400"), "{few}");
+    assert!(few.contains("accuracy, points: L0H0@0.5 is reached by 0 of 3 random sets, p random max 0.400"), "{few}");
     let many = said(4, 3);
-    assert!(!many.contains("lowest and highest") && many.contains("p random: how often"), "{many}");
+    assert!(!many.contains("lowest and highest") && many.contains("p random max: how often"), "{many}");
     let row = many.lines().find(|line| line.starts_with("| L0H0 ")).unwrap();
     assert_eq!(row.matches('|').count(), 8, "{row}");
     assert!(many.contains("each of 2 outcomes is asked by itself: one finds something in 10 % of sweeps"), "{many}");
@@ -305,7 +375,7 @@ fn judged(arms: &[Arm], rows: &[Vec<Row>]) -> JudgedAnswers {
 fn by_judge(arms: &[Arm], rows: &[Vec<Row>], judged: &JudgedAnswers) -> Outcomes {
     let items = items();
     let (groups, grader, judged, max_new_tokens) = (None, None, Some(judged), 9);
-    outcomes_of(&Answered { items: &items, groups, arms, rows, grader, judged, max_new_tokens })
+    outcomes_of(&Answered { items: &items, groups, arms, rows, grader, judged, max_new_tokens, temperature: 0.0 })
 }
 
 #[test]
