@@ -197,7 +197,7 @@ fn hooks_are_counted_the_same_however_the_work_is_cut() {
         let (one, six) = (whole(1), whole(6));
         let npz = Npz::read(&lab.path("6.npz")).unwrap();
         let Some(Array::Scalar(meta)) = npz.get("meta") else { panic!("no meta") };
-        let fired = serde_json::from_str::<Value>(meta).unwrap()["fired"].clone();
+        let fired = serde_json::from_str::<Value>(meta).unwrap()["fired"]["L1H2"].clone();
         let total: i64 = counts(&lab.npz("6.npz"), "total_len").iter().sum();
         assert_eq!(fired, json!(if of_prompts { 6 * 4 } else { total }), "{plan}");
         assert!(one == six, "{plan}: the files differ");

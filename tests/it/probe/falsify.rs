@@ -54,10 +54,15 @@ fn classes_that_were_not_cut_off_alike_are_said() {
     let lab = fitted(1.2, 1.2);
     let item = |i: usize, right: bool| {
         let end = if right == i.is_multiple_of(10) { "stop" } else { "length" };
-        json!({"id": i.to_string(), "prompt": format!("q{i}"), "response": "r", "correct": right, "finish_reason": end})
+        json!({"id": i.to_string(), "response": "r", "correct": right, "finish_reason": end})
     };
     let labels = |name: &str, (_, labels): (Vec<f32>, Vec<bool>)| {
-        lab.write_lines(&format!("{name}.jsonl"), labels.iter().enumerate().map(|(i, &right)| item(i, right)));
+        let named = labels.iter().enumerate().map(|(i, &right)| {
+            let mut item = item(i, right);
+            item["prompt"] = json!(format!("{name} {i}"));
+            item
+        });
+        lab.write_lines(&format!("{name}.jsonl"), named);
     };
     labels("train", data(1, 80, 40, 1.2));
     labels("fresh", data(2, 90, 45, 1.2));

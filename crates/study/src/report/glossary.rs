@@ -92,9 +92,9 @@ const SWEEP: [(&str, &str); 10] = [
         "λ = 1 through the hook of every head: what differs from the untouched model is rounding and batching.",
     ),
     (
-        "p random max",
-        "how often one of as many head sets as were tempered, drawn from these and the random ones of the same size together, \
-        stands out as far at any λ; a random set that cannot be compared counts as one that does.",
+        "p random",
+        "p_random_max in sweep.csv: how often one of as many head sets as were tempered, drawn from these and the random ones of \
+        the same size together, stands out as far at any λ; a random set that cannot be compared counts as one that does.",
     ),
 ];
 

@@ -132,7 +132,7 @@ fn note(outcomes: &Outcomes) -> String {
             String::new()
         } else {
             format!(
-                " p random max: how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
+                " p random (p_random_max in sweep.csv): how often one of as many sets, drawn from tempered and random ones together, stands out as far at \
                  any λ; random sets are {}.",
                 drawn(outcomes)
             )
@@ -291,7 +291,7 @@ fn differences(table: &SweepTable, which: &[Compared<'_>]) -> String {
     for _ in which {
         out.push_str(r#"<th scope="col" class="gap">difference</th><th scope="col">95 %</th>"#);
         out.push_str(r#"<th scope="col">p max</th>"#);
-        out.push_str(if random { r#"<th scope="col">p random max</th>"# } else { "" });
+        out.push_str(if random { r#"<th scope="col">p random</th>"# } else { "" });
     }
     out.push_str("</tr></thead><tbody>");
     for arm in table.arms.iter().filter(|arm| arm.role != Role::Reference) {
@@ -331,7 +331,7 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
             <th scope="col">p</th><th scope="col" class="gap" data-size aria-sort="descending">difference</th>
             <th scope="col">95 %</th><th scope="col">p max</th>"#,
         );
-        out.push_str(if random { r#"<th scope="col">p random max</th>"# } else { "" });
+        out.push_str(if random { r#"<th scope="col">p random</th>"# } else { "" });
         out.push_str("</tr></thead><tbody>");
         for (table, arm, d) in rows {
             put!(out, r#"<tr><th scope="row">{}</th>"#, escape(&outcomes.told(table)));

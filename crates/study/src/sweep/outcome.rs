@@ -367,9 +367,10 @@ impl Outcomes {
             .filter(|(_, arm)| arm.role != Role::Random)
     }
 
-    /// The control, if there is one.
+    /// The control, if there is one; of several, the one that changes most.
     pub fn control(&self) -> Option<&ArmOutcome> {
-        self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Control)
+        let controls = self.arms().map(|(_, arm)| arm).filter(|arm| arm.role == Role::Control);
+        controls.reduce(|most, arm| if arm.changed > most.changed { arm } else { most })
     }
 
     /// Where the heads of all tables are tempered, such as `response` or `window:4..9`; none if at every token, or if it is not the same

@@ -178,7 +178,7 @@ fn ranking(outcomes: &Outcomes, which: Compared<'_>) -> String {
     let table = Table::of([Left("heads"), Left("λ")])
         .with([Right(&title), Right("differing")])
         .with([Right("p"), Right("p max")]);
-    let mut table = if random { table.with([Right("p random max")]) } else { table };
+    let mut table = if random { table.with([Right("p random")]) } else { table };
     for (set, arm, d) in differing.into_iter().take(RANKED) {
         let cells = [
             outcomes.told(set).into_owned(),
@@ -202,7 +202,7 @@ fn beside_random(outcomes: &Outcomes) -> String {
         let BesideRandom { sets, reach, p_max, .. } = d.random?;
         let heads = &arm.variant;
         let p = short(p_max);
-        Some(format!("{}: {heads} is reached by {reach} of {sets} random sets, p random max {p}\n", title(which)))
+        Some(format!("{}: {heads} is reached by {reach} of {sets} random sets, p random {p}\n", title(which)))
     };
     compared(outcomes).into_iter().filter_map(told).collect()
 }
@@ -238,7 +238,10 @@ fn footnotes(outcomes: &Outcomes) -> String {
             out += &beside;
         }
         if !beside.is_empty() {
-            out += "p random max: how often one of as many sets, of tempered and random ones together, stands out as far at any λ\n";
+            out += &format!(
+                "p random (p_random_max in {TABLE}): how often one of as many sets, of tempered and random ones together, stands out as \
+                 far at any λ\n"
+            );
         }
     }
     if let Some(floor) = &outcomes.seed_floor {

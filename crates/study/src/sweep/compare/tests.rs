@@ -220,7 +220,10 @@ fn positions_and_sets_keep_their_tables() {
     assert_eq!((beside.sets, beside.p), (5, 1.0 / 6.0));
     assert_eq!((found.sets(), found.positions(), found.arms().count()), (2, None, 3 + 6));
     let text = crate::sweep_markdown(&found);
-    assert!(text.contains("tempered: L0H0; ") && text.contains("tempered: L0H1 at response; "), "{text}");
+    assert!(text.starts_with("2 head sets; ") && text.contains("| L0H0 at response | 0.5"), "{text}");
+    let two = Outcomes { tables: [&found.tables[0], &found.tables[2]].map(Clone::clone).into(), ..found };
+    let text = crate::sweep_markdown(&two);
+    assert!(text.contains("tempered: L0H0; ") && text.contains("tempered: L0H0 at response; "), "{text}");
 }
 
 /// Sampled answers under one seed are marked; greedy ones have no seed that could matter.
@@ -278,9 +281,12 @@ fn a_terminal_says_what_random_heads_do() {
     };
     let few = said(2, 3);
     assert!(few.contains("random: lowest and highest of 3 random head sets"), "{few}");
-    assert!(few.contains("accuracy, points: L0H0@0.5 is reached by 0 of 3 random sets, p random max 0.400"), "{few}");
+    assert!(few.contains("accuracy, points: L0H0@0.5 is reached by 0 of 3 random sets, p random 0.400"), "{few}");
     let many = said(4, 3);
-    assert!(!many.contains("lowest and highest") && many.contains("p random max: how often"), "{many}");
+    assert!(
+        !many.contains("lowest and highest") && many.contains("p random (p_random_max in sweep.csv): how often"),
+        "{many}"
+    );
     let row = many.lines().find(|line| line.starts_with("| L0H0 ")).unwrap();
     assert_eq!(row.matches('|').count(), 8, "{row}");
     assert!(many.contains("each of 2 outcomes is asked by itself: one finds something in 10 % of sweeps"), "{many}");
