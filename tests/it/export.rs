@@ -3,10 +3,11 @@
 use std::{
     fs::{self, File},
     path::Path,
+    sync::atomic::AtomicBool,
 };
 
 use candle_core::Device;
-use headtemper_engine::{ModelChoice, export::Original};
+use headtemper_engine::{EngineError, ModelChoice, export::Original};
 use headtemper_hook::{HeadList, HeadPlan};
 use headtemper_model::{Checkpoint, load};
 use headtemper_tests::{Golden, golden_dir, golden_model, read_through, temper, worst};
@@ -40,7 +41,7 @@ fn tempered_here_is_exported_there() {
     ] {
         let (plan, lab) = (plan(text), tempfile::tempdir().unwrap());
         let out = lab.path().join("out");
-        let exported = original(&golden_dir(name)).export(&plan, &out).unwrap();
+        let exported = original(&golden_dir(name)).export(&plan, &out, None).unwrap();
         assert_eq!(exported.changed.len(), text.split(',').count(), "{name}");
         assert_eq!(exported.rounding > 1e-6, tolerance == ROUNDED, "{name}: {}", exported.rounding);
 
@@ -76,7 +77,7 @@ fn tempered_here_is_exported_there() {
 fn lambda_one_exports_a_copy() {
     let lab = tempfile::tempdir().unwrap();
     let out = lab.path().join("out");
-    original(&golden_dir("gemma4_wrapper")).export(&plan("L0H1:1,L5H0:1"), &out).unwrap();
+    original(&golden_dir("gemma4_wrapper")).export(&plan("L0H1:1,L5H0:1"), &out, None).unwrap();
     let bytes = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert_eq!(bytes(&out), bytes(&golden_dir("gemma4_wrapper")));
 }
@@ -141,6 +142,16 @@ fn an_export_takes_no_file_systems_place() {
 }
 
 /// A link to an empty directory stays a link, and one that leads nowhere is refused.
+/// An export that is stopped leaves nothing, neither the checkpoint nor a part of it.
+#[test]
+fn what_is_stopped_leaves_nothing() {
+    let lab = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(true);
+    let stopped = original(&golden_dir("llama")).export(&plan("L2H0:0.5"), &lab.path().join("o"), Some(&stop));
+    assert!(matches!(stopped, Err(EngineError::Interrupted)), "{stopped:?}");
+    assert_eq!(fs::read_dir(lab.path()).unwrap().count(), 0);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_export_goes_where_a_link_leads() {

@@ -62,6 +62,7 @@ fn what_cannot_be_kept_is_not_fitted() {
         (format!("{FIT} --out e"), "made by `temper probe eval`"),
         // Before the features, which may be large, are read.
         (format!("{} --out new", features.replace("0.1 ", "nan ")), "C is [1.0, NaN]"),
+        (format!("{} --out new", features.replace("0.1 ", "1 ")), "C is 1 twice, but must be each number once"),
         (format!("{features} --out new --assert-correct 2"), "the floor of p(assert | correct) is 2"),
         (format!("{} --out new", features.replace("coverage", "cover")), "cover"),
         (format!("{eval} --out file"), "cannot write into file: it is a file"),

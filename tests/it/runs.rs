@@ -93,6 +93,17 @@ fn run_does_a_whole_experiment() {
     let disposition = &attribution["dispositions"][0];
     assert_eq!((&disposition["n_a"], &disposition["n_b"]), (&json!(24 - right), &json!(right)));
     assert_eq!(report["sweep"], lab.json("out/sweep.json"));
+    // Heads that were chosen although nothing was found in them are named.
+    let swept = report["sweep"]["tables"][0]["heads"].as_array().unwrap();
+    let verdict = |at: &Value| {
+        let mut heads = disposition["heads"].as_array().unwrap().iter();
+        heads.find(|head| head["layer"] == at["layer"] && head["head"] == at["head"]).unwrap()["verdict"].clone()
+    };
+    let found =
+        swept.iter().filter(|at| ["separable", "magnitude only"].map(Value::from).contains(&verdict(at))).count();
+    let told = format!("[sweep] heads = \"top:2\": it found nothing in {} of these 2 heads", 2 - found);
+    let warned = report["warnings"].as_array().unwrap().iter().any(|it| it.as_str().unwrap().starts_with(&told));
+    assert!(warned && out.contains(&told) || found == 2, "{found} of 2: {}", report["warnings"]);
     let arms = report["sweep"]["tables"][0]["arms"].as_array().unwrap();
     assert_eq!(arms[0]["accuracy"], right as f64 / 24.0);
     assert_eq!((&arms[1]["accuracy"], &arms[1]["changed"]), (&arms[0]["accuracy"], &json!(0.0)));

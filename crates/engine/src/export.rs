@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 use headtemper_hook::{HeadPlan, ModelSpec, PlanError};
@@ -77,11 +78,13 @@ impl Original {
     }
 
     /// Writes a copy of the directory in which every planned head's columns of the output projection are multiplied by its λ.
-    /// The copy appears only when it is complete; what a killed process left of one is removed.
+    /// The copy appears only when it is complete; what a killed process left of one is removed. `stop` may be set from outside to stop
+    /// before the next file: nothing is left then.
     ///
     /// # Errors
-    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty, or is where a file system is mounted.
-    pub fn export(&self, plan: &HeadPlan, out: &Path) -> Result<Exported> {
+    /// If the plan does not fit the model or names no head, or if `out` exists and is not empty, or is where a file system is mounted; if
+    /// it is stopped.
+    pub fn export(&self, plan: &HeadPlan, out: &Path, stop: Option<&AtomicBool>) -> Result<Exported> {
         plan.check(&self.spec)?;
         plan.check_foldable()?;
         if plan.is_empty() {
@@ -101,7 +104,7 @@ impl Original {
             return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
         }
         let (aside, lock) = aside(out)?;
-        let written = self.write(plan, &aside).and_then(|exported| {
+        let written = self.write(plan, &aside, stop).and_then(|exported| {
             let _ = fs::remove_dir(out); // an empty one
             fs::rename(&aside, out).map_err(cannot(out))?;
             fs::remove_file(out.join(LOCK)).map_err(cannot(out))?;
@@ -114,11 +117,12 @@ impl Original {
         written
     }
 
-    fn write(&self, plan: &HeadPlan, to: &Path) -> Result<Exported> {
+    fn write(&self, plan: &HeadPlan, to: &Path, stop: Option<&AtomicBool>) -> Result<Exported> {
         let dir = &self.dir;
         let mut exported = Exported { changed: Vec::new(), rounding: 0.0, files: Vec::new() };
         let (shards, mut differs) = (self.checkpoint.weight_files()?, false);
         for shard in &shards {
+            EngineError::if_stopped(stop)?;
             let name = shard.strip_prefix(dir).unwrap_or(shard);
             let target = to.join(name);
             if let Some(parent) = target.parent() {
@@ -157,6 +161,7 @@ impl Original {
         }
         fs::write(to.join(RECORD), format!("{record:#}\n")).map_err(cannot(to))?;
         exported.files.push(RECORD.into());
+        EngineError::if_stopped(stop)?;
         Ok(exported)
     }
 }

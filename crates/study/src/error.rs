@@ -156,6 +156,11 @@ impl StudyError {
                  or input_ids may stand for prompt"
                     .into(),
             ),
+            Self::Cohort { labels, .. } if labels.contains("unlabelled") => Some(
+                "an item brings a label, or a run gives its answer one of cr, cw, hr and hw: by the item's gold and the lexicon of [judge] \
+                 hedges"
+                    .into(),
+            ),
             Self::OtherRun { dir, .. } if dir.is_file() => Some("choose another --out, or remove the file".into()),
             Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
             Self::Fit { source: headtemper_stats::FitError::OneClass { .. }, .. } => {

@@ -34,6 +34,11 @@ fn no_results_stand_beside_the_file_of_others() {
     fs::remove_dir(&judged).unwrap();
     lab.done("run x.toml --out out");
     assert_eq!(lab.read("out/attribution.json"), attributed);
+    // How large cohorts must be is asked of the attribution, and no part of it.
+    let features = lab.modified("out/features.npz");
+    lab.write("m.toml", file.replace("min_cohort = 2", "min_cohort = 3"));
+    lab.done_or(&[0, 1], "run m.toml --out out");
+    assert_eq!(lab.modified("out/features.npz"), features);
     lab.write("raw.toml", file.replace("[items]\n", "[items]\nraw = true\n"));
     let (_, err) = lab.ends(2, "run raw.toml --out out");
     assert!(err.contains("prompts were put through the chat template, are read as they stand"), "{err}");

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Export) -> Result<Done> {
     if let Some(source) = args.plan.source() {
         ui::warn(&head_remarks(source.text, &original.weights_sha256()?)?);
     }
-    let written = original.export(&plans[0], &args.out)?;
+    let written = original.export(&plans[0], &args.out, Some(ui::stop_on_interrupt()))?;
     if args.json {
         let facts = json!({
             "plan": plans[0].to_string(),

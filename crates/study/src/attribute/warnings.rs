@@ -219,7 +219,7 @@ fn coarse(shuffles: usize, heads: &[HeadEffect]) -> Option<String> {
         return None;
     }
     // How many heads must share the smallest p for their q to be at the level.
-    let sharing = |least: f64| (count as f64 * least / LEVEL).ceil();
+    let sharing = |least: f64| (count as f64 * least / LEVEL - 1e-9).ceil();
     if shuffles < FEW_SHUFFLES {
         return Some(format!(
             "labels were shuffled only {shuffles} times: no p is below {least:.3}, and q names a head only where {} of {count} or more \

@@ -84,9 +84,8 @@ fn warnings(probe: &Probe, set: &ProbeSet, seen: usize) -> Vec<String> {
     }
     if smaller == 0 {
         warnings.push(format!("all {n} items are of one class: nothing can be ranked"));
-    } else if smaller < 10 {
-        warnings.push(format!("the smaller class has {smaller} of {n} items: too few for an AUC to mean much"));
     }
+    warnings.extend(set.few_in_a_class());
     warnings.extend(set.warnings());
     if let Some(other) = probe.meta.train.other_site(&set.origin) {
         warnings.push(format!("the probe was fitted on something else: {other}"));

@@ -174,6 +174,9 @@ impl FitOptions {
         if self.c.is_empty() || self.c.iter().any(|c| !(*c > 0.0 && *c <= 1e6)) {
             return wrong("C", format!("{:?}", self.c), "one or more numbers above 0 and up to 1e6, such as 1.0,0.1");
         }
+        if let Some((_, c)) = self.c.iter().enumerate().find(|(at, c)| self.c[..*at].contains(c)) {
+            return wrong("C", format!("{c} twice"), "each number once");
+        }
         if self.folds < 2 {
             return wrong("the number of folds", self.folds.to_string(), "2 or more");
         }
@@ -266,7 +269,7 @@ impl Dealt {
     /// What the user should know of the folds, and of labels shuffled in them.
     fn notes(&self, set: &ProbeSet, options: &FitOptions) -> Vec<String> {
         let (source, smaller, folds) = (&set.origin.labels, set.smaller_class(), self.folds);
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = set.few_in_a_class().into_iter().collect();
         match &self.whole {
             None if set.shared() > 0 => notes.push(format!(
                 "no p and no interval: a class of {source} is of one prompt or group, and folds are of items that are not independent"

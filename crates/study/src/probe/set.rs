@@ -17,6 +17,9 @@ use crate::{Result, StudyError, confounds::Truncation, items::units::joined, sto
 /// The fewest features by which two equal rows of a set count as one item: fewer may be equal by chance, as lengths are.
 const NAMING: usize = 8;
 
+/// Below this many items of a class, an AUC says little.
+const FEW: usize = 10;
+
 /// Items with features and a label.
 #[derive(Clone, Debug)]
 pub struct ProbeSet {
@@ -151,6 +154,14 @@ impl ProbeSet {
     /// Items and those of them that are positive.
     pub fn sizes(&self) -> (usize, usize) {
         (self.labels.len(), self.origin.positives)
+    }
+
+    /// What must be known of a class of few items.
+    pub(crate) fn few_in_a_class(&self) -> Option<String> {
+        let (smaller, n) = (self.smaller_class(), self.labels.len());
+        (1..FEW)
+            .contains(&smaller)
+            .then(|| format!("the smaller class has {smaller} of {n} items: too few for an AUC to mean much"))
     }
 
     /// How many items the smaller class has.

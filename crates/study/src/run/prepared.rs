@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Keep, MemoryPlan};
 use headtemper_hook::HeadRef;
 
-use super::{Experiment, JudgeConfig, SweepConfig};
+use super::{AttributeConfig, Experiment, JudgeConfig, SweepConfig};
 use crate::{
     Arm, ArmsWanted, CaptureOptions, DispositionSpec, GoldRule, Grade, Grader, Item, ItemFacts, Parts, Result, Row,
     RunDir, StudyError, SweepOptions, Taken, TopHeads, arms,
@@ -187,7 +187,9 @@ impl<'a> Prepared<'a> {
 /// Hash of what an attribution is made from: the run, its settings, the rows generated for it, ordered by item id, and the rules by which
 /// they are graded and compared.
 pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&str]) -> String {
-    digest(&(run, &experiment.attribute, &experiment.items.groups, rows, STATISTICS, GRADING))
+    // How large cohorts must be for the experiment to count is asked of the attribution, and no part of it.
+    let attribute = AttributeConfig { min_cohort: 0, ..experiment.attribute.clone() };
+    digest(&(run, &attribute, &experiment.items.groups, rows, STATISTICS, GRADING))
 }
 
 /// The files that a finished attribution leaves.
