@@ -9,15 +9,6 @@ use headtemper_tests::DEVICE;
 /// Largest difference of a log-probability from one summed in f64. Measured worst case: 7.1e-8 on the stand-in driver (2026-11-30).
 const TOLERANCE: f64 = 1e-6;
 
-/// What a prompt and an answer penalise.
-fn text(prompt: &[u32], answer: &[u32]) -> TextTokens {
-    let mut text = TextTokens::of(prompt);
-    for &token in answer {
-        text.write(token);
-    }
-    text
-}
-
 #[test]
 fn a_device_chooses_the_same_tokens() {
     let hot = |temperature| Sampling { temperature, ..Sampling::default() };
@@ -39,7 +30,11 @@ fn a_device_chooses_the_same_tokens() {
         let (mut rows, mut asked, mut expected) = (Vec::<f32>::new(), Vec::new(), Vec::new());
         // Tokens that are likely, unlikely, read alone, written alone and both.
         let texts: Vec<TextTokens> = (0..33u32)
-            .map(|i| text(&[i, 2 * i % vocab, vocab - 1, 7], &(0..i).map(|k| (k * k + 7) % vocab).collect::<Vec<_>>()))
+            .map(|i| {
+                let mut text = TextTokens::of(&[i, 2 * i % vocab, vocab - 1, 7]);
+                (0..i).for_each(|k| text.write((k * k + 7) % vocab));
+                text
+            })
             .collect();
         for ((i, setting), text) in (0u64..).zip(settings.iter().cycle()).zip(&texts) {
             let seed = 1000 * round + i;

@@ -63,7 +63,7 @@ pub use store::{Joined, Keyed, Parts, Plan, Row, RowLog, RunDir, Shard, Sharded,
 pub use summary::RunSummary;
 pub use sweep::{
     Answered, Arm, ArmsWanted, JudgedAnswers, Mark, RandomFrom, Role, SweepOptions, SweepRun, SweptAnswers, arms,
-    check_arms, merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
+    check_arms, compared, merge_sweep, outcome, outcomes_of, sweep, sweep_markdown, sweep_run,
 };
 pub use text::count;
 

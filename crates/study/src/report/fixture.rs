@@ -11,7 +11,10 @@ use crate::{
         Across, Attribution, Disposition, HeadEffect, LengthCheck, Magnitude, Pair, PromptCheck, Reliability,
         ShuffledLabels, Stability, Verdict,
     },
-    sweep::outcome::{ArmOutcome, Band, BesideRandom, Difference, Flips, Outcomes, PerOutcome, SweepTable},
+    sweep::{
+        compared::PerOutcome,
+        outcome::{ArmOutcome, Band, BesideRandom, Difference, Flips, Outcomes, SweepTable},
+    },
 };
 
 pub(super) fn head(layer: usize, head: usize) -> HeadEffect {

@@ -214,7 +214,10 @@ pub(super) mod tests {
     use crate::{
         attribution::{Control, Controlled, Disposition, Reliability},
         report::fixture,
-        sweep::outcome::{BesideRandom, Compared, Difference},
+        sweep::{
+            compared::Compared,
+            outcome::{BesideRandom, Difference},
+        },
     };
 
     /// Renders a page around an attribution, with hostile text wherever there is any.

@@ -10,7 +10,8 @@ use crate::{
     },
     significance::LEVEL,
     sweep::{
-        outcome::{ArmOutcome, BesideRandom, Compared, Difference, Outcomes, SweepTable},
+        compared::Compared,
+        outcome::{ArmOutcome, BesideRandom, Difference, Outcomes, SweepTable},
         reading::{
             self, RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units,
             ranked,

@@ -9,7 +9,8 @@ use crate::{
     },
     significance::LEVEL,
     sweep::{
-        outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
+        compared::Compared,
+        outcome::{ArmOutcome, Difference, Outcomes, SweepTable},
         reading::{decimals, in_units},
     },
     text::capital,

@@ -13,7 +13,8 @@ use crate::{
     },
     significance::LEVEL,
     sweep::{
-        outcome::{ArmOutcome, Compared, Difference, Outcomes},
+        compared::Compared,
+        outcome::{ArmOutcome, Difference, Outcomes},
         reading::in_units,
     },
 };

@@ -13,10 +13,11 @@ use crate::{
         arms::likeness,
         asymmetry::{self, Stance},
         beside_random::{SetArm, beside_random},
+        compared::{Compared, PerOutcome},
         mark::{JudgedAnswers, Mark, marks_by_rules},
         outcome::{
-            ArmOutcome, Band, Compared, Difference, Flips, Marked, Outcomes, PerOutcome, SeedFloor, SweepTable,
-            UNEQUAL_SHARES, Values, outcome,
+            ArmOutcome, Band, Difference, Flips, Marked, Outcomes, SeedFloor, SweepTable, UNEQUAL_SHARES, Values,
+            outcome,
         },
     },
     text::as_written,

@@ -2,7 +2,10 @@
 
 use crate::{
     Role,
-    sweep::outcome::{ArmOutcome, Compared, Outcomes},
+    sweep::{
+        compared::Compared,
+        outcome::{ArmOutcome, Outcomes},
+    },
     text::quoted,
 };
 

@@ -1,6 +1,6 @@
 //! What is known of each answer of a sweep: what the rules say, and what a judge said.
 
-use super::outcome::Compared;
+use super::compared::Compared;
 use crate::{GoldRule, Grader, Item, Row};
 
 /// What is known of one answer.

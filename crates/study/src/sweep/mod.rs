@@ -5,6 +5,7 @@ mod arms;
 pub(crate) mod asymmetry;
 mod beside_random;
 mod compare;
+pub mod compared;
 pub(crate) mod csv;
 mod earlier;
 pub(crate) mod examples;

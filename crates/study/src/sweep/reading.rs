@@ -3,7 +3,10 @@
 use crate::{
     RandomFrom, Role,
     significance::LEVEL,
-    sweep::outcome::{ArmOutcome, Compared, Difference, Outcomes, SweepTable},
+    sweep::{
+        compared::Compared,
+        outcome::{ArmOutcome, Difference, Outcomes, SweepTable},
+    },
     text::percent,
 };
 

@@ -5,8 +5,9 @@ use std::iter;
 use crate::{
     Role,
     sweep::{
+        compared::Compared,
         files::TABLE,
-        outcome::{ArmOutcome, Band, BesideRandom, Compared, Difference, Outcomes, SweepTable},
+        outcome::{ArmOutcome, Band, BesideRandom, Difference, Outcomes, SweepTable},
         reading::{
             RANKED_ABOVE, arms_compared, as_far_as_they_go, by_chance, compared, decimals, drawn, in_units, judged_by,
             over_items, ranked, tempered,

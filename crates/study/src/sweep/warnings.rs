@@ -2,7 +2,8 @@
 
 use super::{
     asymmetry::LEAST,
-    outcome::{ArmOutcome, Band, Compared, OF_CUT_OFF, Outcomes},
+    compared::Compared,
+    outcome::{ArmOutcome, Band, OF_CUT_OFF, Outcomes},
 };
 use crate::{
     Role, hooks::moved_nothing, items::units::counted, significance::LEVEL, sweep::reading::compared, text::some_of,

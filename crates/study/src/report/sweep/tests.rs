@@ -76,7 +76,7 @@ fn unequal_truncation_is_said_and_not_compared() {
     assert!(!drawn(&sweep).contains("were cut off"));
     let arm = &mut sweep.tables[0].arms[3];
     (arm.truncated, arm.withheld) = (0.125, Some("12.5 % and 0.0 %".into()));
-    arm.difference = crate::sweep::outcome::PerOutcome::default();
+    arm.difference = crate::sweep::compared::PerOutcome::default();
     let out = drawn(&sweep);
     assert!(out.contains("up to 12.5 % of an arm&#39;s answers (L7H6+L20H3@0) were cut off at 128 tokens"));
     assert!(out.contains("not compared: L7H6+L20H3@0 (12.5 % and 0.0 %)"));
