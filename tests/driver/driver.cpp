@@ -10,7 +10,8 @@
 //
 // Environment: CUDA_VISIBLE_DEVICES (only the number of devices counts), STAND_IN_DEVICES (1), STAND_IN_MEMORY in MiB (4096),
 // STAND_IN_CAPABILITY (90), STAND_IN_VERSION (13000), STAND_IN_FULL_AFTER (memory is full after so many allocations),
-// STAND_IN_NO_UPLOAD (no memory to upload a recording), STAND_IN_NO_CAPTURE (nothing can be recorded) and STAND_IN_TRACE (a line on standard error for every launch).
+// STAND_IN_NO_UPLOAD (no memory to upload a recording), STAND_IN_NO_CAPTURE (nothing can be recorded) and STAND_IN_TRACE (a line on
+// standard error for every launch).
 
 #include "stand_in.h"
 

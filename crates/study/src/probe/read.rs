@@ -251,7 +251,7 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
 }
 
 /// The hashes of an entry's prompt and response, if it is an item, empty for what it lacks; and whether the response was cut off.
-fn texts_of(value: &Value, number: usize) -> ([String; 2], Option<bool>) {
+fn texts_and_end(value: &Value, number: usize) -> ([String; 2], Option<bool>) {
     let item = value.as_object().and_then(|_| Item::parse(&value.to_string(), number, false).ok());
     // A row of generated answers has its prompt for people to read: of a conversation the last message.
     let is_row = ["variant", "n_tokens"].iter().any(|name| value.get(name).is_some());
@@ -276,7 +276,7 @@ fn objects<'a>(
         let of_field = || value.as_object().and_then(|fields| within(fields, field)).unwrap_or(&Value::Null);
         let found = if field.is_empty() { value } else { of_field() };
         known |= !found.is_null();
-        let (hashes, cut) = texts_of(value, number);
+        let (hashes, cut) = texts_and_end(value, number);
         texts.push(hashes);
         cut_off.push(cut);
         cells.push(match found {

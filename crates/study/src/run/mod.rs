@@ -117,15 +117,6 @@ pub fn run(
     let answered = study.answered(&items)?;
     let attribution = study.attribute(&answered, &base, progress)?;
     // All items, including those with an empty answer: which answers are empty is an outcome of the sweep.
-    if let Some(config) = &experiment.sweep
-        && top_of(config)?.is_some()
-    {
-        let heads = swept(config, &attribution, engine)?;
-        let remarks = top_remarks(&attribution, &heads);
-        study
-            .warnings
-            .extend(remarks.into_iter().map(|remark| format!("[sweep] heads = \"{}\": {remark}", config.heads)));
-    }
     let swept = study.sweep(&items, &attribution, progress)?;
     let Study { run, mut warnings, .. } = study;
     warnings.extend(swept.as_ref().and_then(|swept| brought_otherwise(&items, &base, &swept.rows[0])));
@@ -237,7 +228,13 @@ impl Study<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Option<Swept>> {
         let Some(config) = &self.experiment.sweep else { return Ok(None) };
-        let arms = arms_of(config, swept(config, attribution, self.engine)?, &self.engine.spec().slots())?;
+        let heads = swept(config, attribution, self.engine)?;
+        // What is to be said of heads that the file names, or takes from another attribution, is known before.
+        if top_of(config)?.is_some() {
+            let remark = top_remarks(attribution, &heads);
+            self.warnings.extend(remark.map(|remark| format!("[sweep] heads = \"{}\": {remark}", config.heads)));
+        }
+        let arms = arms_of(config, heads, &self.engine.spec().slots())?;
         let options = sweep_options(self.experiment, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         let (groups, from) = (self.experiment.items.groups.as_deref(), self.experiment.items.from());
