@@ -77,6 +77,8 @@ for model in $models; do
     write --new-tokens 256 --rows 100 --plans 1
     write --new-tokens 256 --rows 2000 --plans 20 --repeat 1
     write --new-tokens 256 --rows 256 --plans 1,16,256
+    # The same prompts, of which 96 tokens are a common beginning: read once, and copied into the cache of every row.
+    write --new-tokens 256 --rows 256 --plans 1 --shared-tokens 96
     # The same step by step, without recordings, to show what they save.
     write --new-tokens 64 --rows 100 --plans 1 --no-graph
     # J2: 200 texts of 1000 tokens with the norms of all heads; J3: part of a causal map.

@@ -104,14 +104,15 @@ def main():
             n, tokens = d["rows"], d.get("new_tokens", NEW)
             new = n * tokens / d["tokens_per_s"]  # seconds of the whole
             together = min(n, d.get("at_once", n))
-            reading = shape.trunk * n * PROMPT / product
+            shared = d.get("shared_tokens", 0)  # read once
+            reading = shape.trunk * (n * (PROMPT - shared) + shared) / product
             step = shape.step(together, PROMPT + tokens / 2, copy, product) * n / together
             reached = (PREDICTED["copy"] * copy, PREDICTED["product"] * product)
             predicted = shape.step(together, PROMPT + tokens / 2, *reached)
             predicted = (predicted + PREDICTED["node"] * d["launches"] + PREDICTED["step"]) * n / together
             limit, expected = reading + tokens * step, reading / PREDICTED["product"] + tokens * predicted
             # The contender ran 100 prompts under one plan; 20 plans take it 20 times as long.
-            peer = peers.get((r["model"], "J1")) if n in (100, 2000) else None
+            peer = peers.get((r["model"], "J1")) if n in (100, 2000) and not shared else None
             to = lambda seconds: d["tokens_per_s"] * seconds / peer["tokens"]  # noqa: E731
             ratio = to(peer["seconds"]) if peer else None
             # Against plain generate(), and against its fastest way, which the goal is about.
@@ -124,7 +125,7 @@ def main():
             rows.append(
                 (
                     r["model"],
-                    n,
+                    f"{n}, {shared} tokens shared" if shared else n,
                     d["plans"],
                     "recorded" if d["plays"] else "one by one",
                     d["launches"] or "",

@@ -392,6 +392,13 @@ fn bench_measures() {
     let rows: Vec<_> = result["decode"].as_array().unwrap().iter().map(|d| d["rows"].as_u64().unwrap()).collect();
     assert_eq!(rows, [1, 2]);
     assert!(result["decode"].as_array().unwrap().iter().all(|d| d["step_ms"].as_array().unwrap().len() == 3));
+    let whole = "bench --model M --prompt-tokens 12 --new-tokens 3 --rows 4 --repeat 1 --whole --json --shared-tokens";
+    for shared in [0, 11] {
+        let result: Value = serde_json::from_str(&lab.done(&format!("{whole} {shared}"))).unwrap();
+        assert_eq!(result["decode"][0]["shared_tokens"], json!(shared));
+    }
+    let (_, err) = lab.ends(2, &format!("{whole} 12"));
+    assert!(err.contains("--shared-tokens 12 is not less than the 12 tokens of a prompt"), "{err}");
 }
 
 /// A shell that sources what `temper completions` prints completes verbs and options.

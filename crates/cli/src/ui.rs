@@ -99,6 +99,8 @@ struct Tokens {
     done: usize,
     /// How many there will be; 0 if that is not known.
     expected: usize,
+    /// Whether there may be fewer.
+    at_most: bool,
     /// Points in time with the tokens done by then, over the last [`WINDOW`].
     recent: VecDeque<(Instant, usize)>,
 }
@@ -139,10 +141,11 @@ impl Bars {
         (steps > 0).then(|| gone * (self.total - self.done) as f64 / steps as f64)
     }
 
-    /// `812 tokens/s, 3 min left`.
+    /// `812 tokens/s, 3 min left`; `at most 3 min left` where only the most is known.
     fn pace(&self, now: Instant) -> String {
         let rate = self.tokens.rate(now).map(|rate| format!("{} tokens/s", speed(rate)));
-        let left = self.left(now).map(|left| format!("{} left", duration(left)));
+        let bound = if self.tokens.at_most && self.share.is_none() { "at most " } else { "" };
+        let left = self.left(now).map(|left| format!("{bound}{} left", duration(left)));
         rate.into_iter().chain(left).collect::<Vec<_>>().join(", ")
     }
 
@@ -220,7 +223,11 @@ impl Progress for Bars {
     }
 
     fn expect(&mut self, tokens: usize) {
-        self.tokens.expected = tokens;
+        (self.tokens.expected, self.tokens.at_most) = (tokens, false);
+    }
+
+    fn expect_at_most(&mut self, tokens: usize) {
+        (self.tokens.expected, self.tokens.at_most) = (tokens, true);
     }
 
     fn end(&mut self) {

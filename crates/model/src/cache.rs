@@ -178,9 +178,7 @@ impl Cache {
                 LayerState::Delta { conv, state } => ([conv, state], 1, 1),
             };
             for tensor in tensors {
-                // Copied first: a tensor cannot be written from itself.
-                let start = tensor.narrow(0, from * rows, len)?.copy()?;
-                tensor.slice_set(&start, 0, to * rows)?;
+                tensor.slice_set(&own_rows(tensor, from * rows, len)?, 0, to * rows)?;
             }
         }
         (self.lengths[to], self.branched[to]) = (len, self.branched[from]);
@@ -245,5 +243,29 @@ impl Cache {
             Some(LayerState::Delta { conv, state }) => Ok((conv, state)),
             _ => bail!("layer {layer} is no delta net"),
         }
+    }
+}
+
+/// Some rows of a tensor in memory of their own: a tensor cannot be written from itself. `Tensor::copy` would copy all of the tensor that
+/// these are rows of.
+fn own_rows(tensor: &Tensor, first: usize, len: usize) -> Result<Tensor> {
+    tensor.narrow(0, first, len)?.force_contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{CpuStorage, Device, Storage};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_copied_without_those_beside_them() -> Result<()> {
+        let all = Tensor::arange(0f32, 60., &Device::Cpu)?.reshape((20, 3))?;
+        let own = own_rows(&all, 4, 2)?;
+        assert_eq!(own.to_vec2::<f32>()?, [[12., 13., 14.], [15., 16., 17.]]);
+        let (storage, layout) = own.storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(held)) = &*storage else { bail!("the tensor is on the CPU, in f32") };
+        assert_eq!((held.len(), layout.start_offset()), (6, 0));
+        Ok(())
     }
 }

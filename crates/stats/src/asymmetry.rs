@@ -1,11 +1,10 @@
 //! What an assertion gate would do: how many wrong answers, and how many right ones, does it let stand as assertions?
 
-use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
-
 use crate::{
     bootstrap::Range,
-    paired::CONFIDENCE,
-    units::{are_alone, by_group, worth},
+    paired::{Z, t_quantile},
+    share::wilson_at,
+    units::{are_alone, class_freedom, worth},
 };
 
 /// Thresholds that are tried, 0.05 to 0.95 in steps of 0.01.
@@ -45,9 +44,9 @@ impl GatePoint {
 /// score intervals of both shares. It has a width even where all or none of a class are asserted.
 ///
 /// Each share counts as many items as it is [`worth`] over units; `unit` is that of each item. Where items share units, the
-/// quantile is Student's, for as many units as the class with fewer units has. What units of both classes have in common is
-/// ignored, which makes the interval too wide rather than too narrow. NaN where a class has no items, or where items share units and a
-/// class is in only one of them. Panics unless there is one label and one unit per probability.
+/// quantile is Student's, for as many units of one size as those of either class are worth at least. What units of both classes have in
+/// common is ignored, which makes the interval too wide rather than too narrow. NaN where a class has no items, or where items share units
+/// and those of a class are worth less than two. Panics unless there is one label and one unit per probability.
 pub fn asymmetry_range(threshold: f64, probabilities: &[f64], correct: &[bool], unit: &[usize]) -> Range {
     assert_eq!(probabilities.len(), unit.len(), "one unit a probability");
     let at = GatePoint::at(threshold, probabilities, correct);
@@ -63,34 +62,16 @@ pub fn asymmetry_range(threshold: f64, probabilities: &[f64], correct: &[bool], 
         worth(&asserted, &units)
     };
     let (right, wrong) = (at.assert_correct, at.assert_wrong);
-    let (of_right, of_wrong) = (score(right, of(true), quantile), score(wrong, of(false), quantile));
+    let (of_right, of_wrong) = (wilson_at(right, of(true), quantile), wilson_at(wrong, of(false), quantile));
     Range {
         low: at.asymmetry() - (wrong - of_wrong.low).hypot(of_right.high - right),
         high: at.asymmetry() + (of_wrong.high - wrong).hypot(right - of_right.low),
     }
 }
 
-/// The 95 % score interval (Wilson 1927) of a share of this many independent items. NaN for no items.
-pub fn share_range(share: f64, items: f64) -> Range {
-    score(share, items, Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE)))
-}
-
-fn score(share: f64, n: f64, quantile: f64) -> Range {
-    let of_n = quantile * quantile / n;
-    let middle = (share + of_n / 2.0) / (1.0 + of_n);
-    let half = (of_n * (share * (1.0 - share) + of_n / 4.0)).sqrt() / (1.0 + of_n);
-    Range { low: (middle - half).max(0.0), high: (middle + half).min(1.0) }
-}
-
-/// How many standard errors an interval reaches to either side; None where items share units and a class is in only one of them.
+/// How many standard errors an interval reaches to either side; None where items share units and those of a class are worth less than two.
 fn quantile(correct: &[bool], unit: &[usize]) -> Option<f64> {
-    let upper = f64::midpoint(1.0, CONFIDENCE);
-    if are_alone(unit) {
-        return Some(Normal::standard().inverse_cdf(upper));
-    }
-    let [right, both, wrong] = by_group(unit, |item| correct[item]).map(|units| units.len());
-    let units = (right + both).min(both + wrong);
-    StudentsT::new(0.0, 1.0, units as f64 - 1.0).ok().map(|student| student.inverse_cdf(upper))
+    if are_alone(unit) { Some(Z) } else { class_freedom(correct, unit).map(t_quantile) }
 }
 
 /// The gate over all thresholds.
@@ -160,29 +141,38 @@ mod tests {
         assert!((found.low + 0.2425).abs() < 1e-4 && (found.high - 0.2425).abs() < 1e-4, "{found:?}");
         assert!(asymmetry_range(0.5, &[1.0; 3], &[true; 3], &[0, 1, 2]).low.is_nan());
         assert!(asymmetry_range(0.5, &[1.0; 4], &[true, true, false, false], &[0, 0, 1, 2]).low.is_nan());
-        let none = share_range(0.0, 90.0);
+        let none = crate::wilson(0.0, 90.0);
         assert!(none.low == 0.0 && (none.high - 0.04094).abs() < 1e-5, "{none:?}");
     }
 
-    /// For items alone, and for units of four with much in common, the interval holds the truth in at least 93 % of sets.
+    /// For items alone, and for units with much in common, the interval holds the truth in at least 93 % of sets.
     #[test]
     fn the_interval_holds_the_truth() {
         const SETS: u64 = 2000;
-        for (each, units, right, wrong) in
-            [(1, 24, 0.9, 0.6), (1, 24, 0.75, 0.75), (1, 200, 0.95, 0.7), (4, 40, 0.8, 0.5)]
-        {
-            let unit: Vec<usize> = (0..units * each).map(|item| item / each).collect();
+        let equal = |each: usize, units: usize| vec![each; units];
+        // Of either class, every other unit.
+        let uneven = [vec![12, 12, 6, 6, 4, 4], equal(1, 24)].concat();
+        for (sizes, right, wrong) in [
+            (equal(1, 24), 0.9, 0.6),
+            (equal(1, 24), 0.75, 0.75),
+            (equal(1, 200), 0.95, 0.7),
+            (equal(4, 40), 0.8, 0.5),
+            (uneven, 0.8, 0.5),
+            ([vec![20, 20, 8, 8], equal(1, 20)].concat(), 0.8, 0.5),
+        ] {
+            let unit: Vec<usize> = sizes.iter().enumerate().flat_map(|(unit, &size)| vec![unit; size]).collect();
             let correct: Vec<bool> = unit.iter().map(|unit| unit % 2 == 0).collect();
+            let together = sizes[0] > 1;
             let held = (0..SETS).filter(|&set| {
                 let mut random = Random::new(set, 0xa57);
                 let mut of_unit = 0.0;
                 let p: Vec<f64> = (0..unit.len())
                     .map(|item| {
-                        if item % each == 0 {
+                        if item == 0 || unit[item] != unit[item - 1] {
                             of_unit = random.uniform();
                         }
                         let own = random.uniform();
-                        let luck = if each > 1 && random.uniform() < 0.7 { of_unit } else { own };
+                        let luck = if together && random.uniform() < 0.7 { of_unit } else { own };
                         f64::from(u8::from(luck < if correct[item] { right } else { wrong }))
                     })
                     .collect();
@@ -190,7 +180,7 @@ mod tests {
                 found.low <= wrong - right && wrong - right <= found.high
             });
             let held = held.count();
-            println!("{units} units of {each}, {right} and {wrong}: {held} of {SETS} hold the truth");
+            println!("{sizes:?}, {right} and {wrong}: {held} of {SETS} hold the truth");
             assert!(held as f64 >= 0.93 * SETS as f64, "{held} of {SETS}");
         }
     }

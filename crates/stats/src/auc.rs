@@ -8,7 +8,7 @@ use crate::{
     permute::group_sizes,
     rank::ranks,
     summary::{mean, quantile, variance},
-    units::{are_alone, by_group},
+    units::{are_alone, by_group, class_freedom},
 };
 
 /// Area under the ROC curve: the chance that a score of the true class lies above one of the other, ties counting half (Mann and
@@ -61,8 +61,11 @@ fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
 }
 
 /// [`delong`] for items that are not independent within units, such as the answers to one prompt. The variance is that of the
-/// units' sums, by the theory of Obuchowski (1997); the interval is Student's, for as many units as the class with fewer units has.
-/// DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one per item.
+/// units' sums, by the theory of Obuchowski (1997), each taken without its unit's pull on the mean (the jackknife's, CR3); the interval is
+/// Student's, for as many units of one size as those of either class are worth at least. With the plain variance and the number of units,
+/// intervals miss the truth in 17 % where two units have 28 of 38 items, and in 41 % where one has thirty of 42. NaN where the units of a
+/// class are worth less than two. DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one
+/// per item.
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels);
@@ -84,26 +87,27 @@ fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], un
     };
     let (mut of_a, mut of_b) = (share(of_a), share(of_b));
     let of_item: Vec<f64> = labels.iter().filter_map(|&label| if label { of_a.next() } else { of_b.next() }).collect();
-    let sum = |items: &[usize], class: bool| -> f64 {
-        items.iter().filter(|&&item| labels[item] == class).map(|&item| of_item[item]).sum()
+    let (n_a, n_b) = group_sizes(labels);
+    // By how much a class moves the value without this unit.
+    let without = |items: &[usize], class: bool| -> f64 {
+        let own = || items.iter().filter(|&&item| labels[item] == class);
+        let (n, size) = (if class { n_a } else { n_b } as f64, own().count() as f64);
+        own().map(|&item| of_item[item]).sum::<f64>() * n / (n - size)
     };
     let [of_a, of_both, of_b] = kinds.each_ref().map(Vec::len);
     let (units_a, units_b) = ((of_a + of_both) as f64, (of_both + of_b) as f64);
-    let units = kinds.iter().flatten().map(|items| (sum(items, true), sum(items, false)));
+    let units = kinds.iter().flatten().map(|items| (without(items, true), without(items, false)));
     let both = units_a + units_b - of_both as f64;
     let [mut var_a, mut var_b, mut covariance] = [0.0; 3];
     for (a, b) in units {
-        var_a += a * a * units_a / (units_a - 1.0);
-        var_b += b * b * units_b / (units_b - 1.0);
-        covariance += a * b * both / (both - 1.0);
+        var_a += a * a * (units_a - 1.0) / units_a;
+        var_b += b * b * (units_b - 1.0) / units_b;
+        covariance += a * b * (both - 1.0) / both;
     }
     let se = (var_a + var_b + 2.0 * covariance).sqrt();
     let none = Delong { value, se, range: Range { low: f64::NAN, high: f64::NAN } };
-    // A class in one unit has no spread to judge by.
-    let Ok(student) = StudentsT::new(0.0, 1.0, units_a.min(units_b) - 1.0) else { return none };
-    if se == 0.0 || !se.is_finite() {
-        return none;
-    }
+    let Some(freedom) = class_freedom(labels, unit).filter(|_| se > 0.0 && se.is_finite()) else { return none };
+    let student = StudentsT::new(0.0, 1.0, freedom).expect("a freedom above 0");
     let t = student.inverse_cdf(f64::midpoint(1.0, CONFIDENCE));
     Delong { value, se, range: Range { low: value - t * se, high: value + t * se } }
 }
@@ -320,7 +324,7 @@ mod tests {
         assert!(bootstrap_auc(&[3.0, 1.0, 2.0, 0.5], &[true, true, false, false], &[0, 0, 1, 2], 9, 0).low.is_nan());
     }
 
-    /// Over few units, 95 % intervals by Obuchowski's theory hold the truth in 93 to 98 %, and those of resampled units in
+    /// Over few units, 95 % intervals by Obuchowski's theory hold the truth in 95 to 100 %, and those of resampled units in
     /// 88 to 92 %. Those of items hold it in 59 % where units are of one class. The bounds are four standard errors.
     #[test]
     fn intervals_over_units_hold_the_truth() {
@@ -336,15 +340,58 @@ mod tests {
                 by_units += holds(clustered_delong(&scores, &labels, &unit).range);
                 by_items += holds(delong(&scores, &labels).range);
                 let resampled = bootstrap_auc(&scores, &labels, &unit, 200, set);
-                assert_eq!(resampled.low.is_nan(), kinds == [1, 1, 20], "two units of a class have no interval");
+                let few = kinds == [1, 1, 20];
+                assert_eq!(resampled.low.is_nan(), few, "two units of a class have no interval");
+                assert_eq!(clustered_delong(&scores, &labels, &unit).range.low.is_nan(), few, "nor have unequal ones");
                 by_bootstrap += holds(resampled);
             }
             println!(
                 "{kinds:?}: {by_units} by units, {by_items} by items, {by_bootstrap} by resampled units, of {sets}"
             );
-            assert!(by_units > least(0.95), "{by_units} of {sets}");
+            assert!(by_units > least(0.95) || kinds == [1, 1, 20], "{by_units} of {sets}");
             assert!(by_bootstrap > least(0.90) || kinds == [1, 1, 20], "{by_bootstrap} of {sets}");
             assert!(by_items < 320 || kinds != [8, 0, 8], "{by_items} of {sets}");
         }
+    }
+
+    /// The same for one class in units of any size, beside forty items of the other, and for the difference of two scores that are equally
+    /// good. How often intervals lie above the truth matters most: it flatters.
+    #[test]
+    fn intervals_over_units_of_any_size_hold_the_truth() {
+        let truth = Normal::standard().cdf(1.0 / 10f64.sqrt());
+        let (sets, most) = (1000, |share: f64| share + 4.0 * (share * (1.0 - share) / 1000f64).sqrt());
+        for sizes in [vec![10, 6, 4, 3, 2, 2, 1, 1, 1, 1], [vec![20, 8], vec![1; 10]].concat(), vec![1; 12]] {
+            let items = sizes.iter().sum::<usize>() + 40;
+            let unit: Vec<usize> = sizes
+                .iter()
+                .chain(&[1; 40])
+                .enumerate()
+                .flat_map(|(unit, &size)| vec![unit; size])
+                // Two of the other class share one, so that the units count where all of the first are single items.
+                .map(|unit| if unit + 1 == sizes.len() + 40 { unit - 1 } else { unit })
+                .collect();
+            let labels: Vec<bool> = (0..items).map(|item| item + 40 < items).collect();
+            let [mut missed, mut gained, mut above] = [0; 3];
+            for set in 0..sets {
+                let scored = |stream: u64| -> Vec<f64> {
+                    let noise = normal_table(stream + set, 2 * items, &[1.0]);
+                    let of = |item: usize| noise[item] + 2.0 * noise[items + unit[item]] + f64::from(labels[item]);
+                    (0..items).map(of).collect()
+                };
+                let (one, other) = (scored(200_000), scored(300_000));
+                let found = clustered_delong(&one, &labels, &unit).range;
+                missed += usize::from(found.low > truth || found.high < truth);
+                let gain = delong_difference(&one, &[&other], &labels, &unit).range;
+                gained += usize::from(gain.low > 0.0 || gain.high < 0.0);
+                above += usize::from(gain.low > 0.0);
+            }
+            let of = |count: usize| count as f64 / sets as f64;
+            println!("{sizes:?}: {} and {} miss the truth, {} flatter", of(missed), of(gained), of(above));
+            assert!(of(missed) < most(0.05) && of(gained) < most(0.05) && of(above) < most(0.025), "{sizes:?}");
+        }
+        let unit: Vec<usize> = (0..62).map(|item: usize| item.saturating_sub(29)).collect();
+        let labels: Vec<bool> = (0..62).map(|item| item < 42).collect();
+        let scores = normal_table(1, 62, &[1.0]);
+        assert!(clustered_delong(&scores, &labels, &unit).range.low.is_nan(), "one unit has thirty of 42 items");
     }
 }

@@ -42,7 +42,7 @@ mod probe_fixtures;
 
 pub use adjust::{Adjustment, Correction, Covariates};
 pub use association::cramers_v;
-pub use asymmetry::{Asymmetry, GatePoint, asymmetry, asymmetry_range, share_range};
+pub use asymmetry::{Asymmetry, GatePoint, asymmetry, asymmetry_range};
 pub use auc::{Delong, auc, bootstrap_auc, clustered_delong, delong, delong_difference};
 pub use bootstrap::{Range, bootstrap_d, resample};
 pub use calibration::{Bin, Calibration, calibration};
@@ -66,6 +66,6 @@ pub use stability::{Halves, split_half};
 pub use stratified::stratified_folds;
 pub use summary::{mean, quantile, sd, variance};
 pub use table::Columns;
-pub use units::{with_small_strata, worth};
+pub use units::{effective_units, with_small_strata, worth};
 pub use vector::{cosine, dot, norm};
 pub use welch::{Welch, welch_t};

@@ -2,6 +2,7 @@
 
 use crate::effect::NO_SPREAD;
 use crate::summary::{mean, sd};
+use crate::units::effective_units;
 use crate::welch::two_sided_p;
 
 /// The share of intervals that hold the true value.
@@ -56,7 +57,7 @@ pub fn clustered_t(sums: &[f64], sizes: &[usize]) -> Interval {
     let without = |(sum, size): (&f64, &f64)| (sum - mean * size) / (n - size);
     let squares: f64 = sums.iter().zip(&sizes).map(|of| without(of).powi(2)).sum();
     let error = (squares * (u - 1.0) / u).sqrt();
-    let freedom = n * n / sizes.iter().map(|size| size * size).sum::<f64>() - 1.0;
+    let freedom = effective_units(sizes.iter().copied()) - 1.0;
     let largest = sums.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
     if sums.len() < 2 || freedom < 1.0 || error.is_nan() || error * n <= NO_SPREAD * largest {
         return Interval { mean, low: f64::NAN, high: f64::NAN };
@@ -120,7 +121,7 @@ fn score(gained: f64, lost: f64, n: f64, shift: f64) -> f64 {
 }
 
 /// The t beyond which 5 % of Student's distribution lie, counting both sides, from its own p-value.
-fn t_quantile(df: f64) -> f64 {
+pub(crate) fn t_quantile(df: f64) -> f64 {
     // 12.7 for one degree of freedom, and less for more.
     bisect(Z / 2.0, 16.0, |t| two_sided_p(t, df) > 1.0 - CONFIDENCE)
 }

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    paired::{Interval, Z, clustered_t},
-    units::{are_alone, worth},
+    paired::{Interval, Z, clustered_t, t_quantile},
+    units::{are_alone, effective_units, worth},
 };
 
 /// The share of items that hold, with its 95 % interval: Wilson's. Over units of several items it is Wilson's for as many items as
-/// those are worth, widened to Student's for clusters where that reaches further: Student's accounts for how few units there are.
-/// NaN for no items. Panics unless there is one unit per item.
+/// those are worth, with Student's quantile for as many units of one size, and widened to Student's for clusters where that reaches further.
+/// NaN for no items, and where units of several items are worth less than two of one size: one of them is nearly all. Panics unless there is
+/// one unit per item.
 pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
     let hits = holds.iter().filter(|&&holds| holds).count() as f64;
     let mean = hits / holds.len() as f64;
-    let score = wilson(mean, worth(holds, unit));
+    let worth = worth(holds, unit);
     if are_alone(unit) {
-        return score;
+        return wilson(mean, worth);
     }
     let mut units: BTreeMap<usize, (f64, usize)> = BTreeMap::new();
     for (&holds, &of) in holds.iter().zip(unit) {
@@ -23,7 +24,12 @@ pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
         (*sum, *size) = (*sum + f64::from(holds), *size + 1);
     }
     let (sums, sizes): (Vec<f64>, Vec<usize>) = units.into_values().unzip();
-    let student = clustered_t(&sums, &sizes);
+    let freedom = effective_units(sizes.iter().map(|&size| size as f64)) - 1.0;
+    if freedom.is_nan() || freedom < 1.0 {
+        return Interval { mean, low: f64::NAN, high: f64::NAN };
+    }
+    // What few units are worth is known no better than their spread.
+    let (score, student) = (wilson_at(mean, worth, t_quantile(freedom)), clustered_t(&sums, &sizes));
     Interval { mean, low: score.low.min(student.low.max(0.0)), high: score.high.max(student.high.min(1.0)) }
 }
 
@@ -32,12 +38,17 @@ pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
 ///
 /// Lies inside 0 and 1 and always has a width, even where every item is a hit or none is. NaN for no items.
 pub fn wilson(share: f64, n: f64) -> Interval {
+    wilson_at(share, n, Z)
+}
+
+/// The same with another quantile, of as many standard errors.
+pub(crate) fn wilson_at(share: f64, n: f64, z: f64) -> Interval {
     if share.is_nan() || n.is_nan() || n <= 0.0 {
         return Interval { mean: f64::NAN, low: f64::NAN, high: f64::NAN };
     }
-    let z2 = Z * Z;
+    let z2 = z * z;
     let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = Z / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+    let half = z / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
     // Rounding must not leave 0 or 1 outside the interval where the share is that.
     Interval { mean: share, low: (centre - half).clamp(0.0, share), high: (centre + half).clamp(share, 1.0) }
 }
@@ -76,25 +87,37 @@ mod tests {
     /// Shares of items that have much in common within units: how many intervals miss the true share.
     #[test]
     fn intervals_of_shares_over_units_hold_the_true_one() {
-        for (units, each) in [(40, 1), (12, 1), (30, 4), (8, 5)] {
-            let (sets, unit) = (1000, (0..units * each).map(|item| item / each).collect::<Vec<_>>());
+        let equal = |units, each| vec![each; units];
+        for sizes in [
+            equal(40, 1),
+            equal(12, 1),
+            equal(30, 4),
+            equal(8, 5),
+            [vec![10, 6, 4, 3, 2, 2], equal(4, 1)].concat(),
+            [vec![20, 8], equal(10, 1)].concat(),
+            [vec![15], equal(20, 1)].concat(),
+        ] {
+            let unit: Vec<usize> = sizes.iter().enumerate().flat_map(|(unit, &size)| vec![unit; size]).collect();
+            let sets = 1000;
             let misses = |set: u64| {
                 let mut random = Random::new(11, set);
                 let mut of_unit = 0.0;
                 let mut holds = |item: usize| {
-                    if item.is_multiple_of(each) {
+                    if item == 0 || unit[item] != unit[item - 1] {
                         of_unit = random.uniform();
                     }
                     // Three of four items say what their unit says.
                     (if random.uniform() < 0.75 { of_unit } else { random.uniform() }) < 0.3
                 };
-                let found = share(&(0..units * each).map(&mut holds).collect::<Vec<_>>(), &unit);
+                let found = share(&(0..unit.len()).map(&mut holds).collect::<Vec<_>>(), &unit);
                 usize::from(found.low > 0.3 || found.high < 0.3)
             };
             let missed = (0..sets).map(misses).sum::<usize>() as f64 / sets as f64;
-            println!("{units} units of {each}: {missed}");
-            assert!(missed < 0.05 + 4.0 * (0.05 * 0.95 / sets as f64).sqrt(), "{units} units of {each}: {missed}");
+            println!("{sizes:?}: {missed}");
+            assert!(missed < 0.05 + 4.0 * (0.05 * 0.95 / sets as f64).sqrt(), "{sizes:?}: {missed}");
         }
+        let most: Vec<usize> = (0..42).map(|item: usize| item.saturating_sub(29)).collect();
+        assert!(share(&[true; 42], &most).low.is_nan(), "one unit has thirty of 42 items");
         let (one, none) = (share(&[true, false, true], &[0, 1, 2]), share(&[], &[]));
         assert!(one == wilson(2.0 / 3.0, 3.0) && none.low.is_nan());
         let twice = share(&[true, true, false, false, true, true], &[0, 0, 1, 1, 2, 2]);

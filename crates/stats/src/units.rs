@@ -15,24 +15,54 @@ pub(crate) fn by_group(unit: &[usize], in_a: impl Fn(usize) -> bool) -> [Vec<Vec
     kinds
 }
 
-/// How many independent items a share over items of units is worth, so that p (1 - p) over it is the share's variance. This is the
-/// number of items over Kish's design effect, at most the number of items and at least one; where the share has no spread to judge
-/// by, it is the number of units. Panics unless there is one unit per item.
+/// How many units of one size these are worth: `n² / Σ size²`, the number itself where they are of one size (Carter, Schnepel and
+/// Steigerwald 2017). One that holds most items leaves little more than one.
+pub fn effective_units(sizes: impl Iterator<Item = f64>) -> f64 {
+    let (n, squares) = sizes.fold((0.0, 0.0), |(n, squares), size| (n + size, squares + size * size));
+    n * n / squares
+}
+
+/// How many items each unit has, in the order of the units.
+pub(crate) fn sizes(unit: &[usize]) -> impl Iterator<Item = f64> {
+    let mut sizes: BTreeMap<usize, f64> = BTreeMap::new();
+    for &of in unit {
+        *sizes.entry(of).or_default() += 1.0;
+    }
+    sizes.into_values()
+}
+
+/// The degrees of freedom of what compares two classes over units: one less than those of either class are worth at least, counting the
+/// items that they have in it. None below one: a class then is in one unit, or nearly.
+pub(crate) fn class_freedom(labels: &[bool], unit: &[usize]) -> Option<f64> {
+    let of = |class: bool| {
+        let own: Vec<usize> =
+            unit.iter().zip(labels).filter(|&(_, &label)| label == class).map(|(&of, _)| of).collect();
+        effective_units(sizes(&own)) - 1.0
+    };
+    let freedom = of(true).min(of(false));
+    (freedom >= 1.0).then_some(freedom)
+}
+
+/// How many independent items a share over items of units is worth, so that p (1 - p) over it is the share's variance, the jackknife's
+/// over units: a unit with many items pulls the share towards its own, so that its distance from it says too little. At most the number of
+/// items and at least one; where the share has no spread to judge by, as many as the units are worth. Panics unless there is one unit per
+/// item.
 pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
     assert_eq!(holds.len(), unit.len(), "one unit an item");
     let n = holds.len() as f64;
     let share = holds.iter().filter(|&&holds| holds).count() as f64 / n;
-    let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+    let mut units: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
     for (&holds, &of) in holds.iter().zip(unit) {
-        *sums.entry(of).or_default() += f64::from(holds) - share;
+        let (sum, size) = units.entry(of).or_default();
+        (*sum, *size) = (*sum + f64::from(holds) - share, *size + 1.0);
     }
-    let units = sums.len() as f64;
-    let of_items = n * share * (1.0 - share);
-    if sums.len() == holds.len() || sums.len() < 2 || of_items == 0.0 {
-        return units;
+    let (of_item, count) = (share * (1.0 - share), units.len() as f64);
+    if units.len() == holds.len() || units.len() < 2 || of_item == 0.0 {
+        return effective_units(units.into_values().map(|(_, size)| size));
     }
-    let of_units = sums.values().map(|sum| sum * sum).sum::<f64>() * units / (units - 1.0);
-    (n * of_items / of_units).clamp(1.0, n)
+    let without = |&(sum, size): &(f64, f64)| sum / (n - size);
+    let variance = units.values().map(|unit| without(unit).powi(2)).sum::<f64>() * (count - 1.0) / count;
+    (of_item / variance).clamp(1.0, n)
 }
 
 /// The unit of each item if small strata stay whole as well: units that have items of one stratum are joined, strata with the
@@ -97,5 +127,9 @@ mod tests {
         assert_eq!(worth(&apart, &unit), 40.0, "each unit has the share of all");
         assert_eq!((worth(&[true; 40], &unit), worth(&agreeing, &alone(40))), (10.0, 40.0));
         assert_eq!(worth(&[true, false], &[0, 0]), 1.0);
+        // Eight of ten items in one unit: three units are worth little more than one.
+        let large = [0, 0, 0, 0, 0, 0, 0, 0, 1, 2];
+        assert!((worth(&[true; 10], &large) - 100.0 / 66.0).abs() < 1e-12);
+        assert!(worth(&[true, true, true, true, true, true, true, true, false, true], &large) < 2.0);
     }
 }

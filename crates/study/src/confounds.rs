@@ -30,7 +30,7 @@ pub(crate) const SAY_SO: &str = "items say it by a field finish_reason (stop or 
 const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
 /// Fields from which a judged answer has its label.
-const VERDICTS: [&str; 3] = ["correct", "coverage", "verbal"];
+pub(crate) const VERDICTS: [&str; 3] = ["correct", "coverage", "verbal"];
 
 /// Whether a field says again what the labels say: verdicts do where all labels are those of judged answers.
 pub(crate) fn says_the_label(field: &str, labels: &[&str]) -> bool {

@@ -11,6 +11,10 @@ pub trait Progress: Send {
     /// How many tokens the stage is expected to take in all, those of [`Progress::tokens`] included. The time left follows from
     /// tokens better than from steps of unequal size.
     fn expect(&mut self, _tokens: usize) {}
+    /// The same, where so many is the most that there can be.
+    fn expect_at_most(&mut self, tokens: usize) {
+        self.expect(tokens);
+    }
     /// What share of the stage's work is done, from 0 to 1; given where neither steps nor tokens cost the same.
     fn share(&mut self, _done: f64) {}
     /// The stage is over.
@@ -55,12 +59,18 @@ impl Lengths {
         self.finished += 1;
     }
 
-    /// The expected tokens of all rows, those that are there included.
-    pub(crate) fn expected(&self) -> usize {
-        match self.finished {
-            0 => self.most,
-            finished => self.most.min(self.tokens + self.unfinished * self.tokens / finished),
+    /// Tells how many tokens to expect of all rows, those that are there included.
+    pub(crate) fn tell(&self, progress: &mut dyn Progress) {
+        match self.expected() {
+            Some(tokens) => progress.expect(tokens),
+            None => progress.expect_at_most(self.most),
         }
+    }
+
+    /// How many tokens to expect; none if nothing is known but the most that there can be.
+    fn expected(&self) -> Option<usize> {
+        let expected = self.tokens + (self.unfinished * self.tokens).checked_div(self.finished)?;
+        (expected < self.most).then_some(expected)
     }
 }
 
@@ -71,15 +81,23 @@ mod tests {
     #[test]
     fn rows_that_are_done_say_what_the_others_will_come_to() {
         let mut lengths = Lengths::up_to(4, 400);
-        assert_eq!(lengths.expected(), 400);
+        assert_eq!(lengths.expected(), None, "it is not known yet");
         (0..60).for_each(|_| lengths.token());
         lengths.done();
-        assert_eq!(lengths.expected(), 60 + 3 * 60);
+        assert_eq!(lengths.expected(), Some(60 + 3 * 60));
         (0..40).for_each(|_| lengths.token());
         lengths.done();
-        assert_eq!(lengths.expected(), 100 + 2 * 50);
+        assert_eq!(lengths.expected(), Some(100 + 2 * 50));
         lengths.done();
         lengths.done();
-        assert_eq!(lengths.expected(), 100);
+        assert_eq!(lengths.expected(), Some(100));
+    }
+
+    #[test]
+    fn one_short_row_of_many_says_only_what_there_can_be_at_most() {
+        let mut lengths = Lengths::up_to(100, 6400);
+        (0..200).for_each(|_| lengths.token());
+        lengths.done();
+        assert_eq!(lengths.expected(), None);
     }
 }

@@ -56,6 +56,15 @@ pub(crate) fn some_of(names: &[String], most: usize) -> String {
     names[..names.len().min(most)].join(", ") + if names.len() > most { ", …" } else { "" }
 }
 
+/// Names listed as in a sentence.
+pub(crate) fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// A field of a line of CSV.
 pub(crate) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }

@@ -89,6 +89,56 @@ fn classes_that_were_not_cut_off_alike_are_said() {
     assert!(told(&err), "{err}");
 }
 
+/// How each response ended is a baseline, where that is known and differs.
+#[test]
+fn where_answers_were_cut_off_is_a_baseline() {
+    let lab = fitted(1.2, 1.2);
+    // Every answer is cut off if and only if it is wrong, but for every `odd`-th; no end is known where that is 0.
+    let items = |odd: usize| {
+        for (name, n, seed) in [("train", 80, 1), ("fresh", 90, 2)] {
+            let labels = data(seed, n, n / 2, 1.2).1;
+            let named = labels.iter().enumerate().map(|(i, &right)| {
+                let mut item = json!({"id": i.to_string(), "prompt": format!("{name} {i}"), "response": "r"});
+                if odd > 0 {
+                    item["finish_reason"] = json!(if right == (i % odd == odd - 1) { "length" } else { "stop" });
+                }
+                item
+            });
+            lab.write_lines(&format!("{name}.jsonl"), named);
+        }
+    };
+    let gate = GATE
+        .replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
+        .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]\nbag_of_words = false\nlength = false");
+    let baseline = |out: &str| {
+        let found = lab.json(&format!("{out}/falsify.json"));
+        let mut all = found["baselines"].as_array().unwrap().clone().into_iter();
+        let note = found["warnings"].to_string().contains("no truncation baseline");
+        (all.find(|one| one["name"] == "truncation"), note)
+    };
+    lab.write("gate.toml", &gate);
+    // The ends tell the classes apart better than the hidden states do: the verdict is open at best.
+    items(30);
+    let (out, _) = lab.ends(3, "falsify gate.toml --out all");
+    let (found, _) = baseline("all");
+    let found = found.unwrap();
+    let auc = |name: &str| found[name].as_f64().unwrap();
+    assert!(auc("fresh_auc") > 0.95 && auc("cv_auc") > 0.9 && auc("gain") < 0.0, "{found}");
+    assert!(found["to_beat"] == json!(true) && found["rival"] == json!(true));
+    assert!(out.contains("AUC above truncation"), "{out}");
+    // Where the ends are those of other answers, they say nothing, and the probe stands.
+    items(2);
+    lab.ends(0, "falsify gate.toml --out half");
+    let chance = baseline("half").0.unwrap()["fresh_auc"].as_f64().unwrap();
+    assert!((chance - 0.5).abs() < 0.15, "{chance}");
+    items(0);
+    lab.ends(0, "falsify gate.toml --out unknown");
+    assert_eq!(baseline("unknown"), (None, true));
+    lab.write("gate.toml", format!("{gate}truncation = false\n"));
+    lab.ends(0, "falsify gate.toml --out off");
+    assert_eq!(baseline("off"), (None, false));
+}
+
 /// A gate between a number and the end of its interval: the items cannot decide, unless the point was declared to decide.
 #[test]
 fn a_missed_gate_fails_where_its_interval_misses_it() {

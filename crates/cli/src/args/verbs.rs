@@ -399,6 +399,9 @@ pub(crate) struct Bench {
     /// Measure whole answers as jobs write them, including prompt reading and token choice, instead of single decode steps
     #[arg(long)]
     pub(crate) whole: bool,
+    /// Of each prompt, the tokens that all of them begin with, as a chat template's do: read once under each plan, and copied to the others
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "whole")]
+    pub(crate) shared_tokens: usize,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// One JSON object on stdout

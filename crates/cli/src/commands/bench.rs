@@ -56,6 +56,12 @@ fn check(args: &Bench) -> Result<()> {
     model::check_plan(&args.plan)?;
     anyhow::ensure!(args.repeat > 0 && !args.rows.contains(&0), "--repeat and --rows must be at least 1");
     anyhow::ensure!(
+        args.shared_tokens == 0 || args.shared_tokens < args.prompt_tokens,
+        "--shared-tokens {} is not less than the {} tokens of a prompt",
+        args.shared_tokens,
+        args.prompt_tokens
+    );
+    anyhow::ensure!(
         args.whole || Recording::allowed(),
         "--no-graph is for --whole: single decode steps are never recorded"
     );
@@ -152,11 +158,11 @@ fn decode(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) ->
 
 /// Writes whole answers under every set of plans, one set after another, each with one extra round to warm up.
 fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> Result<Vec<Value>> {
-    let mut found: Vec<Value> = Vec::new();
+    let (mut found, shared) = (Vec::<Value>::new(), args.shared_tokens);
     for plans in sets {
         let request = |row: usize| Request {
-            // No two prompts begin alike, so that each is read in full.
-            ids: ids(engine, args.prompt_tokens + row)[row..].into(),
+            // But for what they share no two prompts begin alike, so that the rest of each is read in full.
+            ids: [&ids(engine, shared)[..], &ids(engine, args.prompt_tokens + row)[shared + row..]].concat().into(),
             plan: row % plans.len(),
             sampling: Sampling::default(),
             noise: row as u64,
@@ -186,7 +192,7 @@ fn whole(engine: &Engine, args: &Bench, rows: usize, sets: &[Vec<HeadPlan>]) -> 
         let named = plans.iter().filter(|plan| !plan.is_empty()).count();
         let step = engine.recorded_steps().range(..=rows).next_back().map(|(_, &step)| step).unwrap_or_default();
         found.push(json!({
-            "rows": rows, "at_once": at_once, "plans": named, "whole": true, "new_tokens": args.new_tokens, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
+            "rows": rows, "at_once": at_once, "plans": named, "whole": true, "shared_tokens": shared, "new_tokens": args.new_tokens, "seconds": seconds, "tokens_per_s": rate, "step_to_first": first / rate,
             "plays": engine.plays() - before, "launches": step.kernels, "other_operations": step.others,
         }));
     }

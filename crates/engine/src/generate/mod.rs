@@ -161,7 +161,7 @@ impl Engine {
     ///
     /// On the CPU the result of a row depends only on its own request and plan: not on the other rows, on `max_rows` or memory,
     /// nor on the number of threads. Returns how often each planned head fired. A head that never fired is an error, provided
-    /// that every plan was used and the requests are not part of a larger run.
+    /// that every plan was used and the requests are not part of a larger run; one that no row could reach is, before any row begins.
     ///
     /// # Errors
     /// If a plan does not fit the model, a request is empty or too long for the context or the memory, `on_event`
@@ -176,6 +176,9 @@ impl Engine {
         let scale = self.scale(plans)?;
         let name = |row: usize| format!("row {row}");
         let planned = self.plan_with_starts(requests, plans.len(), options, &name)?;
+        if !options.partial {
+            self.check_reach(requests, plans)?;
+        }
         let plan = planned.plan.clone();
         let done = self.generate_planned(requests, scale, planned, options, on_event);
         done.map_err(|error| error.of_planned(&plan))

@@ -1,5 +1,7 @@
 //! How many rows run at once, and how much of their prompts a step reads: planned before anything runs.
 
+use headtemper_hook::{HeadPlan, PlanError};
+
 use super::{GenerateOptions, Request, starts::SharedStarts};
 use crate::{
     Engine, EngineError, MemoryPlan, Result, StopRule,
@@ -58,6 +60,10 @@ impl Engine {
         let (beside, kept) = options.keep.as_ref().map_or((0, 0), |keep| {
             (bytes(keep.rolling(self.spec())), bytes(keep.numbers(self.spec()) * requests.len()))
         });
+        // A recorded step holds the text of a row whose tokens are penalised: as it is, as it is uploaded, and as it was.
+        let longest = tokens.iter().max().filter(|_| self.plays_steps());
+        let longest = longest.filter(|_| requests.iter().any(|request| request.sampling.penalises()));
+        let beside = beside + longest.map_or(0, |&longest| 3 * bytes(longest));
         let plan = |starts: &SharedStarts, prefill: usize| {
             let (starts, most) = (starts.lengths(), options.max_rows);
             let prefill = prefill.clamp(1, prompts.max(1));
@@ -86,6 +92,22 @@ impl Engine {
     /// The most tokens that a row can reach, prompt and answer.
     pub(super) fn most_tokens(&self, request: &Request) -> usize {
         request.ids.len().saturating_add(request.max_new_tokens).min(self.spec().context)
+    }
+
+    /// Refuses a plan whose positions none of its rows can reach, however long they become: otherwise it would be known at the end only.
+    pub(super) fn check_reach(&self, requests: &[Request], plans: &[HeadPlan]) -> Result<()> {
+        let mut reached = vec![None; plans.len()];
+        for request in requests {
+            // The last token that is written is not read.
+            let read = self.most_tokens(request) - 1;
+            let touched = plans[request.plan].positions().touch(read, request.ids.len());
+            *reached[request.plan].get_or_insert(false) |= touched;
+        }
+        let idle = plans.iter().zip(reached).find(|(plan, reached)| !plan.is_empty() && *reached == Some(false));
+        idle.map_or(Ok(()), |(plan, _)| {
+            let heads = plan.iter().map(|(at, _)| at).collect();
+            Err(PlanError::NeverFired { heads, positions: plan.positions() }.into())
+        })
     }
 
     fn check(&self, row: usize, request: &Request, plans: usize) -> Result<()> {

@@ -15,6 +15,9 @@ use super::{
 /// Heads that are tried together, one per row.
 const ROWS: usize = 32;
 
+/// A sound model in which that is so.
+const DEAD: &str = ", as after an export at λ 0";
+
 /// A prefill and two decode steps.
 fn pieces(spec: &ModelSpec) -> [usize; 3] {
     [length(spec) - 2, 1, 1]
@@ -111,8 +114,8 @@ fn effects_found(model: &dyn CausalLm) -> Result<Found> {
     let mut note = format!("{} of {} heads alone, and all at once; ", tried.len(), spec.slots().len());
     match &idle[..] {
         [] => write!(note, "the weakest, {name}, moves a token by {}", short(least)),
-        [one] => write!(note, "{one} leaves a token as it was"),
-        [first, rest @ ..] => write!(note, "{first} and {} more leave a token as it was", rest.len()),
+        [one] => write!(note, "{one} leaves a token as it was{DEAD}"),
+        [first, rest @ ..] => write!(note, "{first} and {} more leave a token as it was{DEAD}", rest.len()),
     }
     .expect("a string takes all");
     Ok((idle.len() as f64, note))

@@ -283,7 +283,8 @@ impl DecodeRows {
     /// # Errors
     /// If the device fails.
     pub fn written(&self) -> Result<Vec<Vec<Option<Chosen>>>> {
-        let counts = self.parts.written.to_vec1::<u32>()?;
+        // In memory of their own: otherwise all that the parts share would be read, texts included.
+        let counts = self.parts.written.force_contiguous()?.to_vec1::<u32>()?;
         let (tokens, logprobs) = (self.out.to_vec2::<u32>()?, self.out_logprobs.to_vec2::<f64>()?);
         let row = |((tokens, logprobs), &count): ((&Vec<u32>, &Vec<f64>), &u32)| {
             let both = tokens.iter().zip(logprobs).take(count as usize);

@@ -298,10 +298,11 @@ fn of_chance(attribution: &Attribution) -> Vec<String> {
     if asked > 1 {
         warnings.push(format!(
             "{asked} dispositions were asked two questions each at {:.0} %: without any signal {:.1} of the {} would find \
-             a head by chance",
+             a head by chance, and up to {:.1} where p max and q find other heads",
             100.0 * LEVEL,
             2.0 * asked as f64 * LEVEL,
-            2 * asked
+            2 * asked,
+            4.0 * asked as f64 * LEVEL
         ));
     }
     warnings

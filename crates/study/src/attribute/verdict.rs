@@ -17,8 +17,8 @@ pub(crate) fn rule() -> String {
         "Two questions are asked of every head: is its z (what the head hands to the output projection) louder in one cohort \
          (|d| of the norms), and does its z lie elsewhere on held-out items (cross-fitted d)? Yes is an answer that shuffled labels give in \
          {level} % of cases at most, to any head (p max) or as a share of the heads that are named (q). Separable: it lies elsewhere, and \
-         either it is not louder or the part of z across its mean lies elsewhere as well. Magnitude only: it is louder, and across its \
-         mean there is nothing. Variance artefact: neither, though in-sample it would be called a large effect (d naive from {LARGE}). No \
+         either nothing says that it is louder (p above {level} % by itself) or the part of z across its mean lies elsewhere as well. Magnitude \
+         only: it is louder, or lies elsewhere as a louder head would, and is not separable. Variance artefact: neither, though in-sample it would be called a large effect (d naive from {LARGE}). No \
          evidence: neither, and not even that. Without any signal one disposition in ten has a head that a \
          question names, and up to one in five where p max and q find other heads, since either is enough."
     )
@@ -50,9 +50,11 @@ pub(super) fn of(head: &HeadEffect, testable: bool, floor: Option<f64>) -> Verdi
     if !testable || head.magnitude.p_max.is_nan() || head.p_max_directional.is_nan() {
         return Verdict::Untested;
     }
-    if head.lies_elsewhere() && (!head.magnitude.is_louder() || head.lies_across()) {
+    // That a head is not louder takes more than that it is not named for it: a weak effect in loudness moves z, too.
+    let not_louder = head.magnitude.p > LEVEL && !head.magnitude.is_louder();
+    if head.lies_elsewhere() && (not_louder || head.lies_across()) {
         Verdict::Separable
-    } else if head.magnitude.is_louder() {
+    } else if head.magnitude.is_louder() || head.lies_elsewhere() {
         Verdict::MagnitudeOnly
     } else if floor.is_some_and(|floor| head.magnitude.p.min(head.p_directional) <= floor) {
         Verdict::Untested

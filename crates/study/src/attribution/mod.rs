@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttributeOptions, Result, store::files::read_json};
+use crate::{AttributeOptions, Result, significance::level_holds, store::files::read_json};
 
 pub use across::{Across, Beside, Pair, Recurring};
 pub use checks::{
@@ -113,6 +113,20 @@ pub struct Disposition {
     pub fields: Vec<FieldCheck>,
     /// What a reader must know before any number.
     pub warnings: Vec<String>,
+}
+
+impl Disposition {
+    /// Whether what the largest |d| reaches under shuffled labels may stand beside the heads' d as a level ([`level_holds`]).
+    pub(crate) fn has_level_of_d(&self) -> bool {
+        let heads = self.heads.iter().map(|head| (head.magnitude.cohen_d.abs(), head.magnitude.p_max));
+        level_holds(self.shuffled.max_abs_d_q95, self.shuffled.shuffles, heads)
+    }
+
+    /// The same of d on held-out items.
+    pub(crate) fn has_level_of_direction(&self) -> bool {
+        let heads = self.heads.iter().map(|head| (head.d_crossfit, head.p_max_directional));
+        level_holds(self.shuffled.max_d_crossfit_q95, self.shuffled.shuffles, heads)
+    }
 }
 
 /// A disposition that could not be attributed.

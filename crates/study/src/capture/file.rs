@@ -203,7 +203,7 @@ fn fill(
             let context = prepared.engine.spec().context;
             let most = to_do(&|piece| prepared.survey.room(piece, answering.max_new_tokens, context));
             lengths = Lengths::up_to(left, most);
-            progress.expect(lengths.expected());
+            lengths.tell(progress);
         }
     }
     if let Some(memory) = memory {

@@ -193,7 +193,7 @@ pub(super) fn write_texts(
         }
         (answers.texts[row], answers.reasons[row]) = (text, result.finish_reason);
         lengths.done();
-        progress.expect(lengths.expected());
+        lengths.tell(progress);
         progress.step();
         Ok::<(), EngineError>(())
     });

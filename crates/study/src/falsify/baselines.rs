@@ -53,6 +53,12 @@ pub(crate) fn run(
             _ => notes.push("no length baseline: neither [train] and [fresh] items nor captures' token counts".into()),
         }
     }
+    if file.controls.truncation {
+        match (ends(train), ends(fresh)) {
+            (Some(of_train), Some(of_fresh)) => all.extend(truncation(&of_train, &of_fresh)),
+            _ => notes.push("no truncation baseline: whether each response was cut off is not known".into()),
+        }
+    }
     if file.controls.bag_of_words {
         match (&train.items, &fresh.items) {
             (Some(of_train), Some(of_fresh)) => match bag_of_words(of_train, of_fresh) {
@@ -174,6 +180,23 @@ fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
     let length = |text: &str| (words(text).len() as f64).ln_1p();
     let of = |item: &&Item| [length(&item.prompt_text()), length(item.response.as_deref().unwrap_or_default())];
     Ok(Some((items.iter().flat_map(of).collect(), "log words of prompt and response".into())))
+}
+
+/// Whether each response was cut off; none unless it is known of all.
+fn ends(texts: &Texts<'_>) -> Option<Vec<bool>> {
+    texts.cut_off().into_iter().collect()
+}
+
+/// Whether each response was cut off at a limit of tokens; none where that tells nothing apart in one of the sets.
+fn truncation(train: &[bool], fresh: &[bool]) -> Option<Features> {
+    let differ = |ends: &[bool]| ends.contains(&true) && ends.contains(&false);
+    let table = |ends: &[bool]| ends.iter().map(|&cut| f64::from(u8::from(cut))).collect();
+    (differ(train) && differ(fresh)).then(|| Features {
+        name: BaselineName::Truncation,
+        what: "whether the response was cut off at a limit of tokens".into(),
+        sides: [table(train), table(fresh)],
+        count: 1,
+    })
 }
 
 /// How often each word of the training texts occurs in prompt and response.

@@ -144,6 +144,7 @@ pub struct ReplicationConfig {
 }
 
 /// Controls, which are run where there is nothing to find.
+#[expect(clippy::struct_excessive_bools, reason = "each is a baseline that may be left out")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlsConfig {
@@ -156,6 +157,8 @@ pub struct ControlsConfig {
     pub random_features: bool,
     /// Whether a probe is fitted on the lengths of the texts.
     pub length: bool,
+    /// Whether a probe is fitted on whether responses were cut off.
+    pub truncation: bool,
     /// Whether a probe is fitted on the words of the texts.
     pub bag_of_words: bool,
 }
@@ -180,7 +183,14 @@ impl Default for ProbeConfig {
 
 impl Default for ControlsConfig {
     fn default() -> Self {
-        Self { shuffles: None, resamples: 1000, random_features: true, length: true, bag_of_words: true }
+        Self {
+            shuffles: None,
+            resamples: 1000,
+            random_features: true,
+            length: true,
+            truncation: true,
+            bag_of_words: true,
+        }
     }
 }
 

@@ -312,6 +312,9 @@ pub enum BaselineName {
     /// The lengths of prompt and response.
     #[serde(rename = "length")]
     Length,
+    /// Whether the response was cut off.
+    #[serde(rename = "truncation")]
+    Truncation,
     /// The words of prompt and response.
     #[serde(rename = "bag of words")]
     BagOfWords,
@@ -324,6 +327,7 @@ impl BaselineName {
             Self::ShuffledLabels => "shuffled labels",
             Self::RandomFeatures => "random features",
             Self::Length => "length",
+            Self::Truncation => "truncation",
             Self::BagOfWords => "bag of words",
         }
     }
@@ -354,6 +358,7 @@ mod tests {
             BaselineName::ShuffledLabels,
             BaselineName::RandomFeatures,
             BaselineName::Length,
+            BaselineName::Truncation,
             BaselineName::BagOfWords,
         ];
         for name in baselines {

@@ -1,12 +1,16 @@
 //! From a gate file to a verdict, in the one order that keeps it honest: fit, freeze, and only then read a fresh label.
 
-use std::{io::Write, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    path::Path,
+};
 
-use headtemper_stats::{Relabelings, auc, delong_difference, principal_components};
+use headtemper_stats::{Relabelings, Shuffles, auc, delong_difference, principal_components};
 
 use super::{
-    Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, Transfer,
-    axes,
+    Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig, Step, StepName,
+    Transfer, axes,
     axes::Swept,
     baselines::{self, Ran},
     earlier::{Earlier, FOUND},
@@ -15,7 +19,9 @@ use super::{
     view::{Texts, View},
 };
 use crate::{
-    Parts, Progress, Result, RunDir, StudyError,
+    ItemFacts, Parts, Progress, Result, RunDir, StudyError,
+    attribution::FieldCheck,
+    confounds::{Dealt, VERDICTS},
     probe::{
         EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
         folds_of, other_labels, prediction_npz,
@@ -23,11 +29,11 @@ use crate::{
     report,
     significance::told_fixed,
     store::files::{read_json, write_json, write_text, write_whole},
-    text::some_of,
+    text::{listed, some_of},
 };
 
 const FROZEN: &str = "frozen.json";
-/// Most axes that a warning names.
+/// Most axes or fields that a sentence names.
 const NAMED: usize = 5;
 
 /// Runs everything that a gate file declares, and writes `falsify.json`, `report.html`, `report.md`, `frozen.json`,
@@ -102,7 +108,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let of_pooled = of_other(file, StepName::Pooled, pooled.as_mut(), beside);
     let of_replication = of_other(file, StepName::Replication, replication.as_mut(), beside);
     let steps = vec![of_cv, of_fresh, of_axes, of_pooled, of_replication];
-    let (verdict, sentence) = steps::verdict(&steps, &failure_modes, &not_compared(file, &baselines));
+    let (verdict, sentence) = steps::verdict(&steps, &failure_modes, &but(file, (&train, &fresh), &tested));
     let found = Falsification {
         schema: "falsify/v1".into(),
         name: file.name.clone(),
@@ -155,11 +161,35 @@ impl<'a> Side<'a> {
     /// What the file of items says about cut-off responses, where neither features nor labels do.
     fn cut_off(&self) -> Vec<String> {
         let unsaid = self.set.cut_off.iter().all(Option::is_none);
-        let items = self.texts.items.as_ref().filter(|_| unsaid);
-        items.map_or_else(Vec::new, |items| {
-            self.set.truncation(&items.iter().map(|item| item.truncated()).collect::<Vec<_>>())
-        })
+        if unsaid { self.set.truncation(&self.texts.cut_off()) } else { Vec::new() }
     }
+
+    /// The fields of the items that go with the labels more than by chance, strongest first; none without items. Not those that the labels
+    /// or groups are made from, nor verdicts.
+    fn fields(&self, SetConfig { labels, groups, .. }: &SetConfig, options: &FitOptions) -> Vec<FieldCheck> {
+        let Some(items) = self.texts.items.as_ref().filter(|_| self.set.smaller_class() > 0) else {
+            return Vec::new();
+        };
+        let (mut order, others): (Vec<usize>, Vec<usize>) = (0..items.len()).partition(|&item| self.set.labels[item]);
+        let n_a = order.len();
+        order.extend(others);
+        let unit: Vec<usize> = order.iter().map(|&item| self.set.units[item]).collect();
+        let shuffles = Shuffles::whole(n_a, items.len() - n_a, options.measure.seed, &unit, None);
+        let facts: Vec<ItemFacts> = order.iter().map(|&item| ItemFacts::of(items[item])).collect();
+        let fields: Vec<Option<&BTreeMap<String, String>>> = facts.iter().map(|facts| Some(&facts.fields)).collect();
+        let made_from = |field: &str| field == labels.column.key || groups.as_ref().is_some_and(|by| by.key == field);
+        let dealt = Dealt { n_a, items: items.len(), shuffles, count: options.shuffles };
+        dealt.fields(&fields, |field| made_from(field) || VERDICTS.contains(&field)).0
+    }
+}
+
+/// The warning that a field goes with the labels; a probe is not compared with it as with a baseline.
+fn told_field(field: &FieldCheck) -> String {
+    format!(
+        "the field '{}' goes with the labels (Cramér's V {:.2}, p {:.3}): a probe that reads it looks like one that reads what is asked, and \
+         p and intervals take items with one value for independent; `groups` of [train] and [fresh] keeps them together",
+        field.field, field.cramers_v, field.p
+    )
 }
 
 /// What the frozen probe did on fresh items, and what the baselines did.
@@ -169,6 +199,8 @@ struct Tested {
     predictions: Vec<Vec<f64>>,
     null: Option<Null>,
     ran: Vec<Ran>,
+    /// Fields that go with the labels of either set.
+    fields: BTreeSet<String>,
     warnings: Vec<String>,
 }
 
@@ -177,7 +209,9 @@ fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options:
     let (evaluation, predictions) = evaluate(probe, fresh.set, options.measure)?;
     let mut warnings = evaluation.warnings.clone();
     warnings.extend(fresh.cut_off());
-    let of_train = train.set.warnings().into_iter().chain(train.cut_off());
+    let fields = [train.fields(&file.train, options), fresh.fields(&file.fresh, options)];
+    warnings.extend(fields[1].iter().map(told_field));
+    let of_train = train.set.warnings().into_iter().chain(train.cut_off()).chain(fields[0].iter().map(told_field));
     warnings.extend(of_train.map(|warning| format!("training: {warning}")));
     let p = &predictions[probe.meta.chosen];
     let mut ran = Vec::new();
@@ -193,7 +227,8 @@ fn test(file: &GateFile, probe: &Probe, (train, fresh): (&Side, &Side), options:
         let fixed = Relabelings::new(&fresh.set.labels, 0, &fresh.set.units, None).fixed();
         warnings.extend(told_fixed(fixed, fresh.set.labels.len(), "as many items that stay together"));
     }
-    Ok(Tested { evaluation, predictions, null, ran, warnings })
+    let fields = fields.into_iter().flatten().map(|field| field.field).collect();
+    Ok(Tested { evaluation, predictions, null, ran, fields, warnings })
 }
 
 /// Step 2, and how the probe failed if it did.
@@ -332,12 +367,27 @@ fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
     Err(StudyError::content(&path, why))
 }
 
-/// Baselines that read texts and were asked for, but had no texts.
-fn not_compared(file: &GateFile, ran: &[Baseline]) -> Vec<&'static str> {
-    let asked = [(file.controls.length, BaselineName::Length), (file.controls.bag_of_words, BaselineName::BagOfWords)];
-    let missing = |name: &BaselineName| !ran.iter().any(|baseline| baseline.name == *name);
-    let names = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name);
-    names.filter(missing).map(BaselineName::as_str).collect()
+/// What must be said of a probe that passed: baselines that were asked for, but had nothing to read; fields that go with the labels.
+fn but(file: &GateFile, (train, fresh): (&Side, &Side), tested: &Tested) -> String {
+    let ran = |name: BaselineName| tested.ran.iter().any(|(baseline, _)| baseline.name == name);
+    // Where all ends are known, and tell nothing apart, there is nothing to compare with.
+    let ends_known = [train, fresh].iter().all(|side| side.texts.cut_off().iter().all(Option::is_some));
+    let asked = [
+        (file.controls.length, BaselineName::Length),
+        (file.controls.truncation && !ends_known, BaselineName::Truncation),
+        (file.controls.bag_of_words, BaselineName::BagOfWords),
+    ];
+    let missing: Vec<&str> =
+        asked.into_iter().filter(|&(asked, name)| asked && !ran(name)).map(|(_, name)| name.as_str()).collect();
+    let mut out = String::new();
+    if !missing.is_empty() {
+        out += &format!(" Not compared with {}.", listed(&missing));
+    }
+    let fields: Vec<String> = tested.fields.iter().map(|field| format!("'{field}'")).collect();
+    if !fields.is_empty() {
+        out += &format!(" But labels go with {}, which it may read instead.", some_of(&fields, NAMED));
+    }
+    out
 }
 
 /// A probe on other features, what it did on fresh items, and its probabilities for them.

@@ -1,6 +1,6 @@
 //! Numbers compared with their gates, and the outcomes that follow.
 
-use headtemper_stats::{share_range, worth};
+use headtemper_stats::{wilson, worth};
 
 use super::{
     Axis, AxisPair, Check, FailedBy, FailureMode, FailureName, Gates, Kind, Outcome, Step, StepName, config::AxesConfig,
@@ -302,7 +302,7 @@ pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), s
     let rate = |origin: &Origin| origin.positives as f64 / origin.items as f64;
     let (before, after) = (rate(train), rate(fresh));
     // A cliff leaves few positive items; whether there is one shows in their share, which is taken over all items.
-    let most = share_range(after, fresh.units.unwrap_or(fresh.items) as f64).high;
+    let most = wilson(after, fresh.units.unwrap_or(fresh.items) as f64).high;
     if most <= CLIFF * before {
         let why = format!("{before:.3} of the training items are positive, but {after:.3} of the fresh ones");
         return vec![FailureMode { name: FailureName::CapabilityCliff, why }];
@@ -320,7 +320,7 @@ pub(crate) fn failure_modes(gates: &Gates, (train, fresh): (&Origin, &Origin), s
 }
 
 /// The verdict, and the same in a sentence.
-pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -> (Outcome, String) {
+pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], but: &str) -> (Outcome, String) {
     let deciding = || steps.iter().filter(|step| step.decides);
     let verdict = all(deciding().map(|step| step.outcome));
     // If there are too few items, there is nothing more to say.
@@ -338,8 +338,6 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
         });
         of.collect::<Vec<_>>().join(", ")
     };
-    let unbeaten =
-        if not_run.is_empty() { String::new() } else { format!(" Not compared with {}.", not_run.join(" and ")) };
     let of_mode =
         modes.iter().map(|mode| format!(" {}: {}.", capital(mode.name.as_str()), mode.why)).collect::<String>();
     let reported: Vec<String> = steps
@@ -349,7 +347,7 @@ pub(crate) fn verdict(steps: &[Step], modes: &[FailureMode], not_run: &[&str]) -
         .collect();
     let sentence = match verdict {
         Outcome::Passed => {
-            format!("The probe passed every gate that was declared to decide.{unbeaten}{}", reported.concat())
+            format!("The probe passed every gate that was declared to decide.{but}{}", reported.concat())
         }
         Outcome::Failed => {
             format!("The probe failed at {}.{of_mode}{}", names(Outcome::Failed), reported.concat())

@@ -95,6 +95,17 @@ pub(crate) struct Texts<'a> {
     pub(crate) items: Option<Vec<&'a Item>>,
 }
 
+impl Texts<'_> {
+    /// Whether each response was cut off, as the features or the labels say, or else the file of items.
+    pub(crate) fn cut_off(&self) -> Vec<Option<bool>> {
+        let said = &self.set.cut_off;
+        match &self.items {
+            Some(items) if said.iter().all(Option::is_none) => items.iter().map(|item| item.truncated()).collect(),
+            _ => said.clone(),
+        }
+    }
+}
+
 /// If a capture kept the hashes of prompts and responses, the items must be those that it read: what is made of their texts stands beside
 /// the features.
 fn check_texts(set: &ProbeSet, items: &[&Item]) -> Result<()> {

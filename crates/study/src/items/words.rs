@@ -96,9 +96,19 @@ fn is_wide(c: char) -> bool {
     matches!(c, '\u{ff21}'..='\u{ff3a}' | '\u{ff41}'..='\u{ff5a}' | '\u{ff66}'..='\u{ffdc}')
 }
 
-/// What stands for other letters: wide ones, Latin ligatures as in ﬁ, and the vowel AM of Thai and Lao.
+/// What stands for other letters: wide ones, Latin ligatures as in ﬁ, the vowel AM of Thai and Lao, Arabic letters as they are shaped in a
+/// word, and the bold and slanted letters and digits of formulas, as in 𝐏𝐚𝐫𝐢𝐬.
 fn is_compatible(c: char) -> bool {
-    is_wide(c) || matches!(c, '\u{fb00}'..='\u{fb06}' | '\u{e33}' | '\u{eb3}')
+    is_wide(c)
+        || matches!(
+            c,
+            '\u{fb00}'..='\u{fb06}'
+                | '\u{e33}'
+                | '\u{eb3}'
+                | '\u{fb50}'..='\u{fdfb}'
+                | '\u{fe70}'..='\u{fefc}'
+                | '\u{1d400}'..='\u{1d7ff}'
+        )
 }
 
 /// Soft hyphens, joiners, the stroke that lengthens Arabic letters, marks of direction, frames around a character as in 3⃣, variation
@@ -157,6 +167,8 @@ mod tests {
             ("Be\u{301}re\u{301}zina, Bérézina", "bérézina bérézina"),
             ("e\u{ad}le\u{ad}phant \u{feff}\u{200e}left\u{2060}over two\u{200b}words", "elephant leftover two words"),
             ("Ｐａｒｉｓ　２４, \u{fb01}ne o\u{fb03}ce", "paris 24 fine office"),
+            ("\u{1d40f}\u{1d41a}\u{1d42b}\u{1d422}\u{1d42c} \u{1d7d0}\u{1d7d2}", "paris 24"),
+            ("\u{feb3}\u{fefc}\u{fee1}", "سلام"),
             ("x² ≠ x2, H₂O, ½", "x² x2 h₂o ½"),
             ("3\u{fe0f}\u{20e3} مـحمد İstanbul I\u{307}", "3 محمد istanbul i"),
             ("x\u{304} is not x", "x\u{304} is not x"),

@@ -24,7 +24,7 @@ pub(super) fn draw(attribution: &Attribution, disposition: &Disposition) -> Opti
     let both = |head: &&HeadEffect| head.magnitude.cohen_d.is_finite() && head.d_length_adjusted.is_finite();
     let heads: Vec<&HeadEffect> = ranked.into_iter().filter(both).take(DRAWN).collect();
     let shuffled = &disposition.shuffled;
-    let level = Some(shuffled.max_abs_d_q95).filter(|level| shuffled.shuffles > 0 && level.is_finite());
+    let level = disposition.has_level_of_d().then_some(shuffled.max_abs_d_q95);
     let drawn = heads.iter().flat_map(|head| [head.magnitude.cohen_d, head.d_length_adjusted]);
     let levels = level.into_iter().flat_map(|level| [level, -level]);
     let (low, high) = extent(drawn.chain(levels).chain([0.0]).take(if heads.is_empty() { 0 } else { usize::MAX }))?;

@@ -207,6 +207,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         judge_warnings: Vec::new(),
         flips: Flips { at_most: 4999, seed: 0, family },
         seed_floor: None,
+        accuracy_by_seed: Vec::new(),
         tables,
         random: Vec::new(),
         at_context: 0,

@@ -45,7 +45,7 @@ const ATTRIBUTION: [(&str, &str); 22] = [
     (
         "across",
         "the smaller of p max and q of d held out, for the part of z across its mean: whether z lies elsewhere, and is \
-        not only longer. It decides between separable and magnitude only where a head is louder as well.",
+        not only longer. It decides between separable and magnitude only where a head may be louder as well.",
     ),
     ("cos", "cosine of μ_a and μ_b, the cohorts' mean z vectors: near 1 for noise and signal alike."),
     (

@@ -80,6 +80,8 @@ impl Measure {
         let level = |value: f64, name: String, mirrored: bool| Level { value, label: name, mirrored };
         let said = |name: &str, value: f64| format!("{name} {}", fixed(value, 2));
         let mut levels = match self {
+            Self::Magnitude if !disposition.has_level_of_d() => Vec::new(),
+            Self::HeldOut if !disposition.has_level_of_direction() => Vec::new(),
             Self::Magnitude => vec![
                 level(shuffled.mean_abs_d, said("mean |d|", shuffled.mean_abs_d), true),
                 level(shuffled.max_abs_d_mean, said("largest |d|, mean", shuffled.max_abs_d_mean), true),
@@ -127,7 +129,11 @@ impl Measure {
             values: disposition.heads.iter().map(|effect| self.of(effect)).collect(),
             levels: self.levels(disposition),
             band: self.band(disposition),
-            unlevelled: "labels were not shuffled: no level to compare with",
+            unlevelled: if disposition.shuffled.shuffles == 0 {
+                "labels were not shuffled: no level to compare with"
+            } else {
+                "cohorts of another size spread differently: compare p, not a level"
+            },
         }
     }
 

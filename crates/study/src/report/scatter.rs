@@ -77,7 +77,7 @@ impl Null {
             naive_mean: known(shuffled.mean_d_naive),
             naive_largest: known(shuffled.max_d_naive_q95),
             band: known(shuffled.d_crossfit_q05).zip(known(shuffled.d_crossfit_q95)),
-            largest: known(shuffled.max_d_crossfit_q95),
+            largest: disposition.has_level_of_direction().then_some(shuffled.max_d_crossfit_q95),
         }
     }
 

@@ -175,7 +175,7 @@ fn bar_axis(disposition: &Disposition, heads: &[&HeadEffect]) -> Axis {
 /// The |d| that the largest of all heads reaches in one of twenty shuffles.
 fn level(disposition: &Disposition) -> Option<f64> {
     let shuffled = &disposition.shuffled;
-    (shuffled.shuffles > 0 && shuffled.max_abs_d_q95.is_finite()).then_some(shuffled.max_abs_d_q95)
+    disposition.has_level_of_d().then_some(shuffled.max_abs_d_q95)
 }
 
 /// d with its interval, between lines at the shuffled-label level.

@@ -10,7 +10,7 @@ use crate::{
     confounds::Lengths,
     items::units,
     score::plan::is_zero,
-    significance::LEVEL,
+    significance::{LEVEL, level_holds},
 };
 
 /// The numbers of `score.json`, schema `score/v1`.
@@ -224,6 +224,12 @@ impl Contrast {
     /// Whether prompts are so few that no labeling could be told from chance.
     pub fn too_few(&self) -> bool {
         1.0 / self.labelings > LEVEL
+    }
+
+    /// Whether what the largest |d| reaches under shuffled labels may stand beside the cells' as a level ([`level_holds`]).
+    pub(crate) fn has_level(&self) -> bool {
+        let cells = self.cells.iter().map(|cell| (cell.cohen_d.abs(), cell.p_max));
+        level_holds(self.max_abs_d_q95, self.shuffles, cells)
     }
 
     /// The lengths of the cohorts' responses.

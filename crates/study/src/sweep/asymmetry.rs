@@ -4,7 +4,7 @@
 //! its own class of answers. So each answer is represented by its contribution: the error of the difference is that of the sums of
 //! contributions (the delta method), and a unit whose answers are swapped with the reference's contributes the same with the opposite sign.
 
-use headtemper_stats::{Interval, averaged_shares, clustered_t};
+use headtemper_stats::{Interval, averaged_shares, clustered_t, effective_units};
 
 use super::compare::Column;
 use crate::items::units::sizes;
@@ -96,8 +96,7 @@ pub(crate) fn column(arm: &[Stance], base: &[Stance], items: usize, units: &[Vec
         .collect();
     let (below, above) = rare(&unit_answers);
     // One unit with most of the answers says nothing of how much units vary, and neither do the others by themselves.
-    let worth = items_in_all * items_in_all / sizes.iter().map(|&size| (size * size) as f64).sum::<f64>();
-    let interval = if worth < 2.0 {
+    let interval = if effective_units(sizes.iter().map(|&size| size as f64)) < 2.0 {
         Interval { mean, low: f64::NAN, high: f64::NAN }
     } else {
         Interval { mean, low: student.low.min(mean - below), high: student.high.max(mean + above) }

@@ -4,11 +4,14 @@ use std::borrow::Cow;
 
 use headtemper_engine::FinishReason;
 use headtemper_hook::Positions;
-use headtemper_stats::{Interval, SignFlips, averaged_shares, clustered_t, mean, paired_shares, sign_flip_test};
+use headtemper_stats::{
+    Interval, SignFlips, averaged_shares, clustered_t, effective_units, mean, paired_shares, sign_flip_test,
+};
 
 use crate::{
     Arm, Grader, Item, RandomFrom, Role, Row,
     items::units::{sizes, sums, units},
+    significance::LEVEL,
     sweep::{
         arms::likeness,
         asymmetry::{self, Stance},
@@ -88,16 +91,18 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
             let reference = reference.map(|at| rows[at].as_slice());
             let (mut outcome, values, stances) = outcome(named, answers(at), &axes, reference);
             let lacking = |which: Compared<'_>| marks[at].iter().filter(|mark| mark.lacks(which, &axes)).count();
-            outcome.unjudged = judge.map(|_| PerOutcome::from_fn(&axes, lacking));
+            // Without a judge, what is missing is what the rules cannot say.
+            let any = || marks[at].iter().any(|mark| mark.right_missing || mark.asserted_missing);
+            outcome.unjudged = (judge.is_some() || any()).then(|| PerOutcome::from_fn(&axes, lacking));
             Judged { arm, outcome, values, stances }
         })
         .collect();
     let mut seed_floor = None;
     let units = units(items, groups);
     if let Some(at) = reference {
-        withhold(&mut judged, at);
+        withhold(&mut judged, at, rows, &units);
         for which in Compared::all(&axes) {
-            withhold_unjudged(&mut judged, at, which);
+            withhold_unjudged(&mut judged, at, (which, &axes), &marks, &units);
             compare(&mut judged, at, which, &units);
             put_beside_random(&mut judged, which);
         }
@@ -118,6 +123,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         judge_warnings: judge.map_or_else(Vec::new, |judge| judge.warnings.clone()),
         flips: Flips { at_most: FLIPS, seed: SEED, family },
         seed_floor,
+        accuracy_by_seed: reference.map_or_else(Vec::new, |at| accuracy_by_seed(items.len(), &marks[at])),
         tables: tables(&judged, &axes, max_new_tokens),
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
@@ -139,12 +145,44 @@ fn unequal(here: f64, there: f64, answers: usize) -> bool {
     gap > UNEQUAL_SHARES + 1e-9 && gap * answers as f64 > 1.0 + 1e-9
 }
 
-/// Marks the arms that were cut off more or less often than the reference.
-fn withhold(judged: &mut [Judged<'_>], reference: usize) {
+/// The tempered arms of which surely more answers lack something than of the reference's, or fewer: by sign flips over units, for all of
+/// them together. Of many answers, a share that differs by less than [`UNEQUAL_SHARES`] may still be the arm's doing, and make what looks
+/// like a finding. Random sets take no part: one that is withheld counts against all findings, and some would be by chance.
+fn surely_unequal(
+    judged: &[Judged<'_>],
+    reference: usize,
+    units: &[Vec<usize>],
+    lacks: &dyn Fn(usize) -> Vec<bool>,
+) -> Vec<bool> {
+    let items = units.iter().map(Vec::len).sum::<usize>();
+    let of_reference = lacks(reference);
+    let column = |arm: usize| -> Vec<f64> {
+        let more: Vec<f64> = lacks(arm)
+            .iter()
+            .zip(&of_reference)
+            .map(|(&own, &other)| f64::from(i8::from(own) - i8::from(other)))
+            .collect();
+        let of_item: Vec<f64> = (0..items).map(|item| more.iter().skip(item).step_by(items).sum()).collect();
+        sums(&of_item, units)
+    };
+    let tempered: Vec<usize> = (0..judged.len()).filter(|&arm| judged[arm].arm.role == Role::Tempered).collect();
+    let columns: Vec<Vec<f64>> = tempered.iter().map(|&arm| column(arm)).collect();
+    let (_, p_max) = tested(&columns.iter().map(|column| &column[..]).collect::<Vec<_>>());
+    let mut sure = vec![false; judged.len()];
+    for (arm, p) in tempered.into_iter().zip(p_max) {
+        sure[arm] = p <= LEVEL;
+    }
+    sure
+}
+
+/// Marks the arms that were cut off more or less often than the reference: by too large a share, or by more than chance does.
+fn withhold(judged: &mut [Judged<'_>], reference: usize, rows: &[Vec<Row>], units: &[Vec<usize>]) {
+    let cut_off = |arm: usize| rows[arm].iter().map(|row| row.finish_reason == FinishReason::Length).collect();
+    let sure = surely_unequal(judged, reference, units, &cut_off);
     let there = judged[reference].outcome.truncated;
-    for Judged { outcome, .. } in judged {
+    for (Judged { outcome, .. }, sure) in judged.iter_mut().zip(sure) {
         let here = outcome.truncated;
-        if unequal(here, there, outcome.n) {
+        if sure || unequal(here, there, outcome.n) {
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
             let why = format!("{} of its answers were cut off, of the reference's {}", percent(here), percent(there));
             outcome.withheld = Some(why);
@@ -152,9 +190,15 @@ fn withhold(judged: &mut [Judged<'_>], reference: usize) {
     }
 }
 
-/// Marks the arms for which the verdicts that an outcome needs are missing more or less often than for the reference: the answers that
-/// would be compared may be the arm's choice.
-fn withhold_unjudged(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>) {
+/// Marks the arms for which what an outcome needs to know is missing more or less often than for the reference: the answers that would be
+/// compared may be the arm's choice.
+fn withhold_unjudged(
+    judged: &mut [Judged<'_>],
+    reference: usize,
+    (which, axes): (Compared<'_>, &[String]),
+    marks: &[Cow<'_, [Mark]>],
+    units: &[Vec<usize>],
+) {
     let share = |of: &ArmOutcome| of.unjudged(which) as f64 / of.n as f64;
     let Judged { outcome: of_reference, values, .. } = &judged[reference];
     // Of an outcome that nothing says anything of, nothing is withheld.
@@ -162,8 +206,10 @@ fn withhold_unjudged(judged: &mut [Judged<'_>], reference: usize, which: Compare
         return;
     }
     let there = share(of_reference);
-    for Judged { outcome, .. } in judged {
-        if unequal(share(outcome), there, outcome.n) {
+    let lacks = |arm: usize| marks[arm].iter().map(|mark| mark.lacks(which, axes)).collect();
+    let sure = surely_unequal(judged, reference, units, &lacks);
+    for (Judged { outcome, .. }, sure) in judged.iter_mut().zip(sure) {
+        if sure || unequal(share(outcome), there, outcome.n) {
             outcome.unequally_judged.push(which.name());
         }
     }
@@ -180,7 +226,7 @@ fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>, uni
         let found =
             members.filter_map(|index| Some((index, column(which, (&judged[index], &judged[reference]), units)?)));
         let (members, columns): (Vec<usize>, Vec<Column>) = found.unzip();
-        let (p, p_max) = tested(&columns);
+        let (p, p_max) = tested(&columns.iter().map(|column| &column.signed[..]).collect::<Vec<_>>());
         for (place, (index, Column { interval, items, differing, .. })) in members.into_iter().zip(columns).enumerate()
         {
             let difference = Difference {
@@ -244,7 +290,7 @@ fn known_means(values: &[f64], of_base: &[f64], item: usize, items: usize) -> Op
 
 /// Tango's interval where each item is a unit of its own and either a hit or a miss. For everything else it is Student's for clusters; and
 /// where there is a largest difference (shares of several seeds or items, levels of an axis), widened to Tango's over as many draws as would
-/// vary as much: what never happened may still happen.
+/// vary as much: what never happened may still happen. None where units are worth less than two of one size: one of them is nearly all.
 fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(usize) -> (f64, f64)) -> Interval {
     let whole = |x: f64| x == 0.0 || x == 1.0;
     let hits = which.is_share() && units.iter().flatten().map(|&item| pair(item)).all(|(a, b)| whole(a) && whole(b));
@@ -254,6 +300,9 @@ fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(
         return paired_shares(count(1.0), count(-1.0), d.len());
     }
     let student = clustered_t(d, &sizes);
+    if effective_units(sizes.iter().map(|&size| size as f64)) < 2.0 {
+        return Interval { low: f64::NAN, high: f64::NAN, ..student };
+    }
     let Some(span) = which.span() else { return student };
     let means: Vec<f64> = d.iter().zip(&sizes).map(|(sum, &size)| sum / size as f64 / span).collect();
     let tango = averaged_shares(&means);
@@ -261,14 +310,14 @@ fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(
 }
 
 /// Sign-flip p of every column, by itself and for the largest of all columns.
-fn tested(columns: &[Column]) -> (Vec<f64>, Vec<f64>) {
-    let items = columns.first().map_or(0, |column| column.signed.len());
+fn tested(columns: &[&[f64]]) -> (Vec<f64>, Vec<f64>) {
+    let items = columns.first().map_or(0, |column| column.len());
     // Items that differ nowhere are the same under either sign. Without them, a few items have few sign patterns, and all are tried.
-    let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|of| of.signed[item] != 0.0)).collect();
+    let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|of| of[item] != 0.0)).collect();
     if differing.len() < 2 {
         return (vec![1.0; columns.len()], vec![1.0; columns.len()]);
     }
-    let table: Vec<f64> = differing.iter().flat_map(|&item| columns.iter().map(move |of| of.signed[item])).collect();
+    let table: Vec<f64> = differing.iter().flat_map(|&item| columns.iter().map(move |of| of[item])).collect();
     let found = sign_flip_test(&table, columns.len(), &SignFlips::new(differing.len(), FLIPS, SEED));
     (found.p, found.p_max)
 }
@@ -346,6 +395,15 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
         tables.push(SweepTable { set, heads, positions, max_new_tokens, arms, bands: Vec::new() });
     }
     tables
+}
+
+/// The reference's accuracy under each seed; its marks are in the order `[seed * items + item]`.
+fn accuracy_by_seed(items: usize, marks: &[Mark]) -> Vec<Option<f64>> {
+    let of = |marks: &[Mark]| {
+        let right: Vec<f64> = marks.iter().filter_map(|mark| Some(f64::from(u8::from(mark.right?)))).collect();
+        (!right.is_empty()).then(|| mean(&right))
+    };
+    marks.chunks(items.max(1)).map(of).collect()
 }
 
 /// How much another seed changes the reference's answers, which are in the order `[seed * items + item]`.

@@ -14,7 +14,7 @@ pub struct Mark {
     pub levels: Vec<Option<f64>>,
     /// Whether a verdict is missing that would say whether it is right.
     pub right_missing: bool,
-    /// Whether a verdict is missing that would say whether it is asserted.
+    /// Whether a verdict is missing that would say whether it is asserted, or, of rules, the answer is empty.
     pub asserted_missing: bool,
 }
 
@@ -53,9 +53,12 @@ pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grade
     let gold = grader.unwrap_or(&plain);
     let mark = |(row, item): (&Row, &Item)| {
         let grade = gold.grade(&row.response, &item.gold);
+        // Nobody asserts anything by saying nothing, as to a judge.
+        let empty = grader.is_some() && row.response.trim().is_empty();
         Mark {
             right: (!item.gold.is_empty()).then_some(grade.correct),
-            asserted: grader.map(|_| !grade.hedged),
+            asserted: grader.filter(|_| !empty).map(|_| !grade.hedged),
+            asserted_missing: empty,
             ..Mark::default()
         }
     };

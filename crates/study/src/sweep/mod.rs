@@ -359,7 +359,7 @@ impl<'a> Work<'a> {
         let settings = GenerateOptions { max_rows, memory, partial: true, ..options.generation(engine) };
         let most = self.most_new_tokens(engine);
         let mut lengths = Lengths::up_to(self.requests.len(), most);
-        progress.expect(lengths.expected());
+        lengths.tell(progress);
         let done = engine.generate(&self.requests, &self.plans, &settings, |event| {
             let (row, result) = match event {
                 Event::Token { .. } => {
@@ -390,7 +390,7 @@ impl<'a> Work<'a> {
             };
             log.append(row).map_err(through)?;
             lengths.done();
-            progress.expect(lengths.expected());
+            lengths.tell(progress);
             progress.step();
             Ok::<(), EngineError>(())
         });

@@ -19,6 +19,7 @@ use crate::{RandomFrom, Role, Row, store::nan::number};
 
 /// Arms whose shares of cut-off answers differ from the reference's by more than this are not compared: a cut-off answer can look wrong, or
 /// lose its hedge, and is as long as the limit. Nor are those whose shares of missing verdicts do: a judge's refusals are not drawn by lot.
+/// A tempered arm is not compared either if less than this is more than chance.
 pub const UNEQUAL_SHARES: f64 = 0.02;
 
 /// The reason given in warnings about cut-off answers.
@@ -59,6 +60,9 @@ pub struct Outcomes {
     pub flips: Flips,
     /// What another seed alone changes in the reference; null if there is one seed.
     pub seed_floor: Option<SeedFloor>,
+    /// The reference's accuracy under each of the seeds; null where no answer can be judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accuracy_by_seed: Vec<Option<f64>>,
     /// One entry per head set, in the order asked for.
     pub tables: Vec<SweepTable>,
     /// The arms of the random head sets.
@@ -133,10 +137,11 @@ pub struct ArmOutcome {
     /// Mean level along each axis of a judge's, over the answers that it gave one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, Option<f64>>,
-    /// Answers for which a verdict is missing that the outcome needs; none if no judge was asked.
+    /// Answers of which it is not known what the outcome needs: a verdict is missing, or an empty answer is neither asserted nor hedged.
+    /// None if no judge was asked and no answer is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unjudged: Option<PerOutcome<usize>>,
-    /// Outcomes that are not compared because verdicts are missing more or less often than in the reference.
+    /// Outcomes that are not compared because that is so more or less often than in the reference.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unequally_judged: Vec<String>,
     /// Log-probability per token in nats, under the tempered model, averaged over all tokens.

@@ -50,7 +50,7 @@ fn a_missed_gate_fails_where_its_interval_misses_it_too() {
     assert_eq!(step.outcome, Outcome::Inconclusive);
     let why = "AUC: 0.514 misses 0.630, but its 95 % interval, 0.270 to 0.758, reaches it";
     assert!(step.note.ends_with(why), "{}", step.note);
-    let sentence = verdict(std::slice::from_ref(&step), &[], &[]).1;
+    let sentence = verdict(std::slice::from_ref(&step), &[], "").1;
     assert!(sentence.contains(&format!("inconclusive at fresh ({why}): these items cannot tell")), "{sentence}");
     assert_eq!(step.checks[1].range, Some(Ends { low: 0.270, high: 0.758 }));
     assert_eq!(by(&point, &wide).outcome, Outcome::Failed, "the paper's rule");

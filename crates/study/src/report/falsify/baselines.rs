@@ -3,6 +3,7 @@
 use crate::{
     falsify::{Baseline, Falsification},
     report::text::{NARROW, count, escape, fixed, interval, put, signed, wide},
+    text::listed,
 };
 
 /// The section; nothing if none was run.
@@ -11,8 +12,8 @@ pub(super) fn draw(found: &Falsification) -> String {
         return String::new();
     }
     let mut out = format!(
-        r#"<section id="baselines"><h2>What needs no hidden state</h2><p class="lead">The same fit on random numbers, lengths
-        and words, and on labels dealt out at random. What they reach as well needs no model to explain it.</p>
+        r#"<section id="baselines"><h2>What needs no hidden state</h2><p class="lead">The same fit on random numbers, on lengths,
+        cut-off ends and words, and on labels dealt out at random. What they reach as well needs no model to explain it.</p>
         <p class="story">{}</p>{}<thead><tr><th scope="col">baseline</th>
         <th scope="col">cross-validated AUC</th><th scope="col">fresh AUC</th><th scope="col" class="gap">the probe's gain</th>
         <th scope="col">95 % (DeLong)</th><th scope="col" class="word gap">reads</th></tr></thead><tbody>"#,
@@ -51,15 +52,6 @@ fn story(found: &Falsification) -> String {
     }
     let required = if found.declared.gates.beat_baselines { "" } else { " The gates do not ask for it." };
     out + required
-}
-
-/// Names listed as in a sentence.
-pub(super) fn listed(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }
 
 fn row(baseline: &Baseline) -> String {

@@ -5,13 +5,12 @@ use crate::{
     probe::{Ends, Null},
     report::{
         falsify::{
-            baselines::listed,
             chart::{CHANCE, Chart, LEFT, Level, RIGHT, name},
             words::meaning,
         },
         text::{count, escape, fixed, p_value, put, typeset},
     },
-    text::capital,
+    text::{capital, listed},
 };
 
 const ROW: f64 = 46.0;

@@ -94,7 +94,7 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
     let here = contrast.cells.iter().filter(|cell| cell.lambda == lambda);
     let cells: BTreeMap<_, _> = here.map(|cell| ((cell.layer, cell.head), cell)).collect();
     let levels = [(contrast.max_abs_d_mean, "mean"), (contrast.max_abs_d_q95, "95\u{a0}%")];
-    let levels = levels.into_iter().filter(|(value, _)| contrast.shuffles > 0 && value.is_finite());
+    let levels = levels.into_iter().filter(|(value, _)| contrast.has_level() && value.is_finite());
     let levels: Vec<Level> = levels
         .map(|(value, name)| Level { value, label: format!("largest |d|, {name} {}", fixed(value, 2)), mirrored: true })
         .collect();
@@ -105,7 +105,11 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
         values: cells.values().map(|cell| cell.cohen_d).collect(),
         levels,
         band: None,
-        unlevelled: "labels were not shuffled: no level to compare with",
+        unlevelled: if contrast.shuffles == 0 {
+            "labels were not shuffled: no level to compare with"
+        } else {
+            "cohorts of another size spread differently: compare p, not a level"
+        },
     };
     let cell = |layer: usize, head: usize| {
         let cell = *cells.get(&(layer, head))?;

@@ -98,17 +98,17 @@ pub(super) fn contrast(contrast: &Contrast, units: &str) -> String {
             contrast.prompts, contrast.labelings
         );
     }
-    let level = fixed(contrast.max_abs_d_q95, 2);
+    let level = if contrast.has_level() {
+        format!("; shuffled labels give |d| up to {} (95\u{a0}%)", fixed(contrast.max_abs_d_q95, 2))
+    } else {
+        String::new()
+    };
     let out = cells.iter().filter(|cell| called(cell.p_max)).count();
     if out == 0 {
-        return format!(
-            "No head tells {a} from {b}: the largest d is {d} ({at}); shuffled labels give |d| up to {level} (95\u{a0}%)."
-        );
+        return format!("No head tells {a} from {b}: the largest d is {d} ({at}){level}.");
     }
     let heads = if out == 1 { "head tells" } else { "heads, counted at each λ, tell" };
-    let mut text = format!(
-        "{out} {heads} {a} from {b}, most of all {at} (d\u{a0}{d}); shuffled labels give |d| up to {level} (95\u{a0}%)."
-    );
+    let mut text = format!("{out} {heads} {a} from {b}, most of all {at} (d\u{a0}{d}){level}.");
     if contrast.lengths().confound() {
         let (x, y) = (fixed(contrast.tokens_a, 1), fixed(contrast.tokens_b, 1));
         put!(text, " The cohorts also differ in response length ({x} and {y} tokens), which alone can do this.");

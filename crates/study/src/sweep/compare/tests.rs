@@ -336,6 +336,101 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     assert!(warnings.contains(&told), "{warnings:?}");
 }
 
+/// Of many answers, less than two in a hundred is more than chance: eighteen of a thousand that are cut off are eighteen that look wrong.
+#[test]
+fn of_many_answers_fewer_in_a_hundred_withhold() {
+    let arms = made(1);
+    let items: Vec<Item> = (0..1000)
+        .map(|i| Item { id: format!("q{i}"), input: Input::Prompt(format!("{i}?")), ..items()[0].clone() })
+        .collect();
+    let of_arm = |arm: &Arm| (0..1000).map(|item| row(arm, item, 0, "yes", 5)).collect::<Vec<Row>>();
+    let whole: Vec<Vec<Row>> = arms.iter().map(of_arm).collect();
+    let withheld = |arm: usize, cut: usize| {
+        let mut rows = whole.clone();
+        for row in &mut rows[arm][..cut] {
+            (row.finish_reason, row.response) = (FinishReason::Length, "no".into());
+        }
+        let found = of(&items, &arms, &rows, None);
+        let all = found.tables[0].arms.iter().chain(&found.tables[1].arms).chain(&found.random);
+        all.filter_map(|arm| arm.withheld.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(withheld(2, 18), ["1.8 % of its answers were cut off, of the reference's 0.0 %"]);
+    assert!(withheld(2, 5).is_empty(), "five of one sign: p 0.06");
+    // The control and random sets are taken by their share alone.
+    assert_eq!((arms[1].role, arms[4].role), (Role::Control, Role::Random));
+    assert_eq!((withheld(1, 18).len(), withheld(4, 18).len(), withheld(4, 21).len()), (0, 0, 1));
+    assert_eq!(withheld(0, 18).len(), 2, "of the reference as well");
+}
+
+/// Who says nothing asserts nothing: an arm that makes answers empty is not compared by what it asserts.
+#[test]
+fn empty_answers_assert_nothing() {
+    let arms = made(0);
+    let grader = Grader::new(["perhaps"].into_iter());
+    let text = |arm: &Arm, item: usize| match item {
+        0..15 if arm.set == "L0H0" => " \n",
+        0..20 => "no, perhaps",
+        _ => "yes",
+    };
+    let of_arm = |arm: &Arm| (0..ITEMS).map(|item| row(arm, item, 0, text(arm, item), 5)).collect::<Vec<Row>>();
+    let rows: Vec<Vec<Row>> = arms.iter().map(of_arm).collect();
+    let found = of(&items(), &arms, &rows, Some(&grader));
+    let (arm, other) = (&found.tables[0].arms[2], &found.tables[1].arms[2]);
+    assert_eq!((arm.assertion_rate, other.assertion_rate), (30.0 / 35.0, 30.0 / 50.0));
+    assert_eq!((arm.unjudged(Compared::AssertionRate), arm.unjudged(Compared::Accuracy)), (15, 0));
+    assert!(other.unjudged.is_none(), "where no answer is empty, nothing is missing");
+    assert!(arm.difference.assertion_rate.is_none() && arm.difference.accuracy.is_some());
+    assert_eq!(arm.unequally_judged, ["assertion_rate", "assertion_asymmetry"]);
+    let warnings = found.warnings();
+    for told in [
+        "up to 15 of 50 answers are empty and neither asserted nor hedged (assertion_asymmetry of L0H0@0.5)",
+        "assertion_rate is not compared: L0H0@0.5 (30.0 % of its answers are empty, of the reference's 0.0 %)",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.contains(told)), "{warnings:?}");
+    }
+    let by_gold = of(&items(), &arms, &rows, None);
+    assert!(by_gold.tables[0].arms[2].unjudged.is_none(), "without a lexicon, nobody asks what is asserted");
+}
+
+/// Items that were chosen by the answers under one seed come out otherwise under others, whatever is tempered.
+#[test]
+fn items_that_one_seed_chose_are_told() {
+    let arms = made(0);
+    let chosen = |by: Option<u64>, but: usize| {
+        let text = |item: usize, seed: u64| {
+            if Some(seed) == by && item >= but || !(item + seed as usize).is_multiple_of(4) { "no" } else { "yes" }
+        };
+        let of_arm = |arm: &Arm| {
+            let cells = (0..3).flat_map(|seed| (0..ITEMS).map(move |item| (seed, item)));
+            cells.map(|(seed, item)| row(arm, item, seed, text(item, seed), 5)).collect::<Vec<Row>>()
+        };
+        let found = of(&items(), &arms, &arms.iter().map(of_arm).collect::<Vec<_>>(), None);
+        (
+            found.accuracy_by_seed.clone(),
+            found.warnings().into_iter().find(|warning| warning.contains("items were chosen")),
+        )
+    };
+    let (by_seed, told) = chosen(Some(1), 0);
+    assert_eq!(by_seed, [Some(13.0 / 50.0), Some(0.0), Some(12.0 / 50.0)]);
+    assert!(told.unwrap().starts_with("the reference is wrong on every item under seed 1, so that whatever"));
+    // On other hardware one of fifty came out otherwise.
+    let (_, told) = chosen(Some(1), 4);
+    assert!(told.unwrap().starts_with("the reference is wrong on 98.0 % of items under seed 1"));
+    assert_eq!(chosen(None, 0).1, None);
+}
+
+/// One prompt with nearly all of the items leaves nothing to judge by, however its interval is made.
+#[test]
+fn one_prompt_with_nearly_all_items_has_no_interval() {
+    let arms = made(0);
+    let mut items = items();
+    for (index, item) in items.iter_mut().enumerate() {
+        item.input = Input::Prompt(format!("what is {}?", index.max(39)));
+    }
+    let found = accuracy(&of(&items, &arms, &answers(&arms, 1), None), 0);
+    assert!(found.mean < 0.0 && found.low.is_nan() && found.high.is_nan(), "{found:?}");
+}
+
 /// Answers that were all cut off are the same only as far as they go.
 #[test]
 fn the_same_in_answers_without_an_end_is_no_null() {
