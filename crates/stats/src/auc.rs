@@ -63,8 +63,8 @@ fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
 /// [`delong`] for items that are not independent within units, such as the answers to one prompt. The variance is that of the
 /// units' sums, by the theory of Obuchowski (1997), each taken without its unit's pull on the mean (the jackknife's, CR3); the interval is
 /// Student's, for as many units of one size as those of either class are worth at least. With the plain variance and the number of units,
-/// intervals miss the truth in 17 % where two units have 28 of 38 items, and in 41 % where one has thirty of 42. NaN where the units of a
-/// class are worth less than two. DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one
+/// intervals miss the truth in 16 % of samples where two units have 28 of a class's 38 items. NaN where the units of a class are worth less
+/// than two. DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one
 /// per item.
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");

@@ -47,8 +47,8 @@ fn a_falsification_ends_as_its_gates_do() {
     assert!(out.contains("the smaller class has 9 items"), "{out}");
 }
 
-/// A probe that reads where answers were cut off passes every gate: that the classes were not cut off alike is said, from whatever file
-/// says how they ended.
+/// A probe that reads where answers were cut off would pass every gate: that the classes were not cut off alike is said, and compared with,
+/// from whatever file says how they ended.
 #[test]
 fn classes_that_were_not_cut_off_alike_are_said() {
     let lab = fitted(1.2, 1.2);
@@ -76,7 +76,8 @@ fn classes_that_were_not_cut_off_alike_are_said() {
         .replace("[controls]", "items = 'fresh.jsonl'\n[controls]");
     for (name, gate) in [("labels", by_labels), ("items", by_items)] {
         lab.write("gate.toml", gate);
-        lab.ends(0, &format!("falsify gate.toml --out {name}"));
+        let (out, _) = lab.ends(4, &format!("falsify gate.toml --out {name}"));
+        assert!(out.contains("inconclusive at fresh (AUC above truncation"), "{out}");
         let warnings = lab.json(&format!("{name}/falsify.json"))["warnings"].clone();
         let warnings: Vec<&str> = warnings.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
         for begins in ["training: ", ""] {
@@ -93,14 +94,14 @@ fn classes_that_were_not_cut_off_alike_are_said() {
 #[test]
 fn where_answers_were_cut_off_is_a_baseline() {
     let lab = fitted(1.2, 1.2);
-    // Every answer is cut off if and only if it is wrong, but for every `odd`-th; no end is known where that is 0.
-    let items = |odd: usize| {
+    // Which answers are cut off, by their place and whether they are right; none where that is not known.
+    let items = |cut: &dyn Fn(usize, bool) -> Option<bool>| {
         for (name, n, seed) in [("train", 80, 1), ("fresh", 90, 2)] {
             let labels = data(seed, n, n / 2, 1.2).1;
             let named = labels.iter().enumerate().map(|(i, &right)| {
                 let mut item = json!({"id": i.to_string(), "prompt": format!("{name} {i}"), "response": "r"});
-                if odd > 0 {
-                    item["finish_reason"] = json!(if right == (i % odd == odd - 1) { "length" } else { "stop" });
+                if let Some(cut) = cut(i, right) {
+                    item["finish_reason"] = json!(if cut { "length" } else { "stop" });
                 }
                 item
             });
@@ -118,7 +119,7 @@ fn where_answers_were_cut_off_is_a_baseline() {
     };
     lab.write("gate.toml", &gate);
     // The ends tell the classes apart better than the hidden states do: the verdict is open at best.
-    items(30);
+    items(&|i, right| Some(right == (i % 30 == 29)));
     let (out, _) = lab.ends(3, "falsify gate.toml --out all");
     let (found, _) = baseline("all");
     let found = found.unwrap();
@@ -127,11 +128,11 @@ fn where_answers_were_cut_off_is_a_baseline() {
     assert!(found["to_beat"] == json!(true) && found["rival"] == json!(true));
     assert!(out.contains("AUC above truncation"), "{out}");
     // Where the ends are those of other answers, they say nothing, and the probe stands.
-    items(2);
+    items(&|i, _| Some(i / 2 % 2 == 0));
     lab.ends(0, "falsify gate.toml --out half");
     let chance = baseline("half").0.unwrap()["fresh_auc"].as_f64().unwrap();
     assert!((chance - 0.5).abs() < 0.15, "{chance}");
-    items(0);
+    items(&|_, _| None);
     lab.ends(0, "falsify gate.toml --out unknown");
     assert_eq!(baseline("unknown"), (None, true));
     lab.write("gate.toml", format!("{gate}truncation = false\n"));

@@ -171,10 +171,17 @@ impl LabelTable {
         format!(
             "{table}\n\
              assertion asymmetry p(assert | wrong) - p(assert | correct)  {} ({})\n\
-             intervals are over {}\n{}",
+             intervals are over {}{}\n{}",
             signed(self.asymmetry, 3),
             of(self.intervals.asymmetry),
             counted(self.prompts, None),
+            if (right.low.is_nan() && self.p_assert_correct.is_finite())
+                || (wrong.low.is_nan() && self.p_assert_wrong.is_finite())
+            {
+                ": there is none where one has nearly all answers of a class"
+            } else {
+                ""
+            },
             if missing > 0 { format!("{} without such a label\n", count(missing, "item")) } else { String::new() },
         )
     }
