@@ -121,6 +121,16 @@ fn where_answers_were_cut_off_is_a_baseline() {
     // The ends tell the classes apart better than the hidden states do: the verdict is open at best.
     items(&|i, right| Some(right == (i % 30 == 29)));
     let (out, _) = lab.ends(3, "falsify gate.toml --out all");
+    // What ranks worse than chance is no easier to beat.
+    let (mut worse, found) = (0, lab.json("all/falsify.json"));
+    let of_probe = found["transfer"].as_array().unwrap().iter().find(|one| one["c"] == found["frozen"]["c"]).unwrap();
+    let of_probe = of_probe["auc"].as_f64().unwrap();
+    for baseline in found["baselines"].as_array().unwrap().iter().filter(|one| one["to_beat"] == json!(true)) {
+        let [auc, gain] = ["fresh_auc", "gain"].map(|name| baseline[name].as_f64().unwrap());
+        worse += usize::from(auc < 0.5);
+        assert!((gain - (of_probe - auc.max(0.5))).abs() < 1e-9, "{baseline}");
+    }
+    println!("{worse} baselines rank worse than chance");
     let (found, _) = baseline("all");
     let found = found.unwrap();
     let auc = |name: &str| found[name].as_f64().unwrap();

@@ -20,6 +20,9 @@ const SHUFFLED_FITS: u64 = 20;
 /// The first random stream of the random features.
 const STREAM: u64 = 0xfea7_0000_0000;
 
+/// The AUC of what knows nothing.
+const CHANCE: f64 = 0.5;
+
 /// How many tables of random numbers are drawn: the AUC of a single one on forty items is off by 0.09.
 const DRAWS: u64 = 20;
 
@@ -83,7 +86,8 @@ pub(crate) fn run(
     Ok(ran)
 }
 
-/// A baseline and its probabilities for the fresh items, for each table that it was fitted on.
+/// A baseline and what the probe is compared with: its probabilities for the fresh items, for each table that it was fitted on, or equal ones
+/// where it ranks worse than chance.
 pub(crate) type Ran = (Baseline, Vec<Vec<f64>>);
 
 /// Fits a probe on each of these tables of `count` features; its AUCs are means over them.
@@ -102,19 +106,21 @@ fn baseline(
         of_cv.push(meta.results[meta.chosen].cv.auc);
         of_fresh.push(fitted.probe.probabilities(meta.chosen, &of, count, name.as_str())?);
     }
-    let gain = delong_difference(p, &of_fresh, &fresh.labels, &fresh.units);
-    let aucs: Vec<f64> = of_fresh.iter().map(|of| auc(of, &fresh.labels)).collect();
+    let fresh_auc = mean(&of_fresh.iter().map(|of| auc(of, &fresh.labels)).collect::<Vec<f64>>());
+    // What ranks worse than chance is no easier to beat than what knows nothing.
+    let rivals = if fresh_auc < CHANCE { vec![vec![CHANCE; p.len()]] } else { of_fresh };
+    let gain = delong_difference(p, &rivals, &fresh.labels, &fresh.units);
     let found = Baseline {
         name,
         what,
         cv_auc: mean(&of_cv),
-        fresh_auc: mean(&aucs),
+        fresh_auc,
         gain: gain.value,
         gain_range: gain.range.into(),
         to_beat: true,
         rival: name != BaselineName::RandomFeatures,
     };
-    Ok((found, of_fresh))
+    Ok((found, rivals))
 }
 
 /// The probe itself, fitted on shuffled training labels and applied to the fresh items: the mean over several fits.

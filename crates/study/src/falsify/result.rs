@@ -288,8 +288,8 @@ pub struct Baseline {
     /// AUC on fresh items.
     #[serde(deserialize_with = "number")]
     pub fresh_auc: f64,
-    /// By how much the probe ranks fresh items better, with DeLong's interval for paired curves, over prompts or groups if items share
-    /// them.
+    /// By how much the probe ranks fresh items better than it, or than chance where that is more, with DeLong's interval for paired curves,
+    /// over prompts or groups if items share them.
     #[serde(deserialize_with = "number")]
     pub gain: f64,
     /// That interval.
