@@ -143,14 +143,16 @@ const LEAST_UNITS: usize = 4;
 
 /// Percentile bootstrap interval of an AUC: the middle 95 % over `count` resamples within the classes. Units of items, one number
 /// per item, are drawn whole; where some are of both classes, from all units. NaN for no resamples, where a class is in one unit,
-/// and where units have several items and a class has fewer than four units.
+/// and where units have several items and a class has fewer than four units, or units that are worth less than two of one size.
 pub fn bootstrap_auc(scores: &[f64], labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Range {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let none = Range { low: f64::NAN, high: f64::NAN };
     let kinds = by_group(unit, |item| labels[item]);
     let [of_a, of_both, of_b] = kinds.each_ref().map(Vec::len);
     let least = if of_a + of_both + of_b == labels.len() { 2 } else { LEAST_UNITS };
-    if count == 0 || auc(scores, labels).is_nan() || (of_a + of_both).min(of_both + of_b) < least {
+    let few = (of_a + of_both).min(of_both + of_b) < least;
+    let uneven = !are_alone(unit) && class_freedom(labels, unit).is_none();
+    if count == 0 || auc(scores, labels).is_nan() || few || uneven {
         return none;
     }
     let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -393,5 +395,6 @@ mod tests {
         let labels: Vec<bool> = (0..62).map(|item| item < 42).collect();
         let scores = normal_table(1, 62, &[1.0]);
         assert!(clustered_delong(&scores, &labels, &unit).range.low.is_nan(), "one unit has thirty of 42 items");
+        assert!(bootstrap_auc(&scores, &labels, &unit, 99, 0).low.is_nan(), "nor by resampling");
     }
 }

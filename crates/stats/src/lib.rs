@@ -66,6 +66,6 @@ pub use stability::{Halves, split_half};
 pub use stratified::stratified_folds;
 pub use summary::{mean, quantile, sd, variance};
 pub use table::Columns;
-pub use units::{effective_units, with_small_strata, worth};
+pub use units::{class_worth, effective_units, with_small_strata, worth};
 pub use vector::{cosine, dot, norm};
 pub use welch::{Welch, welch_t};

@@ -31,15 +31,23 @@ pub(crate) fn sizes(unit: &[usize]) -> impl Iterator<Item = f64> {
     sizes.into_values()
 }
 
-/// The degrees of freedom of what compares two classes over units: one less than those of either class are worth at least, counting the
-/// items that they have in it. None below one: a class then is in one unit, or nearly.
-pub(crate) fn class_freedom(labels: &[bool], unit: &[usize]) -> Option<f64> {
+/// How many units of one size those of either class are worth at least, counting the items that they have in it; NaN for no item of a class.
+/// Panics unless there is one unit per label.
+pub fn class_worth(labels: &[bool], unit: &[usize]) -> f64 {
+    assert_eq!(labels.len(), unit.len(), "one unit a label");
     let of = |class: bool| {
         let own: Vec<usize> =
             unit.iter().zip(labels).filter(|&(_, &label)| label == class).map(|(&of, _)| of).collect();
-        effective_units(sizes(&own)) - 1.0
+        effective_units(sizes(&own))
     };
-    let freedom = of(true).min(of(false));
+    let (one, other) = (of(true), of(false));
+    if one.is_nan() || other.is_nan() { f64::NAN } else { one.min(other) }
+}
+
+/// The degrees of freedom of what compares two classes over units: one less than those of a class are worth. None below one: a class then
+/// is in one unit, or nearly.
+pub(crate) fn class_freedom(labels: &[bool], unit: &[usize]) -> Option<f64> {
+    let freedom = class_worth(labels, unit) - 1.0;
     (freedom >= 1.0).then_some(freedom)
 }
 

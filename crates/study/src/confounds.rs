@@ -27,7 +27,7 @@ const GROUPS: usize = 5;
 /// How items can say whether their responses were cut off.
 pub(crate) const SAY_SO: &str = "items say it by a field finish_reason (stop or length) or truncated (true or false)";
 /// Fields about the answer's end, which has a check of its own.
-const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
+pub(crate) const OUTCOMES: [&str; 2] = ["finish_reason", "truncated"];
 
 /// Fields from which a judged answer has its label.
 pub(crate) const VERDICTS: [&str; 3] = ["correct", "coverage", "verbal"];
@@ -140,7 +140,7 @@ impl Dealt {
     }
 
     /// The fields of the items that go with the cohorts more than by chance, strongest first, and how many were looked at. Without
-    /// shuffles, none are.
+    /// shuffles, none are. Whoever has a check of its own for [`OUTCOMES`] passes over these.
     pub(crate) fn fields(
         &self,
         of_items: &[Option<&BTreeMap<String, String>>],
@@ -151,7 +151,7 @@ impl Dealt {
         }
         let names: BTreeSet<&String> = of_items.iter().flatten().flat_map(|fields| fields.keys()).collect();
         let check = |name: &&String| -> Option<FieldCheck> {
-            if OUTCOMES.contains(&name.as_str()) || passed_over(name) {
+            if passed_over(name) {
                 return None;
             }
             // An item without the field is a category of its own.

@@ -1,7 +1,20 @@
 //! What counts as found, wherever something is said to be.
 
+use crate::{Result, StudyError};
+
 /// The level at which each question is asked, by p, family-wise p or q: one in twenty finds something where there is nothing.
 pub(crate) const LEVEL: f64 = 0.05;
+
+/// The most shuffles, or resamples, of anything: beyond it no p says more, and none fits the memory.
+pub(crate) const MOST: usize = 1_000_000;
+
+/// Refuses more shuffles or resamples than that.
+///
+/// # Errors
+/// Names which.
+pub(crate) fn check_count(what: &str, count: usize) -> Result<()> {
+    if count > MOST { Err(StudyError::option(what, count.to_string(), format!("at most {MOST}"))) } else { Ok(()) }
+}
 
 /// Whether what the largest of all reaches in one of twenty of `shuffles` may stand as a level beside these values and their family-wise p:
 /// whether all values beyond it have a p as small. Shuffles are compared by d over Welch's spread, and heads show Cohen's d. Where cohorts

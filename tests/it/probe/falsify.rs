@@ -150,6 +150,80 @@ fn where_answers_were_cut_off_is_a_baseline() {
     assert_eq!(baseline("off"), (None, false));
 }
 
+/// What the items say is part of a test: other texts or ends under the same directory would be a second try. One group with most items
+/// decides nothing.
+#[test]
+fn other_texts_are_another_test_and_one_large_group_is_none() {
+    let lab = fitted(1.2, 1.2);
+    let items = |name: &str, n: usize, more: &dyn Fn(usize) -> Value| {
+        lab.write_lines(
+            &format!("{name}.jsonl"),
+            (0..n).map(|i| {
+                let mut item = json!({"id": i.to_string(), "prompt": format!("{name} {i}"), "response": "r"});
+                more(i).as_object().unwrap().iter().for_each(|(name, value)| item[name] = value.clone());
+                item
+            }),
+        );
+    };
+    let plain = |_: usize| json!({});
+    let gate = GATE
+        .replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
+        .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]\nbag_of_words = false\nlength = false");
+    lab.write("gate.toml", &gate);
+    items("train", 80, &plain);
+    items("fresh", 90, &plain);
+    lab.ends(0, "falsify gate.toml --out run");
+    items("fresh", 90, &|i| json!({"finish_reason": if i < 45 { "length" } else { "stop" }}));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("tested on other fresh items before"), "{err}");
+    items("fresh", 90, &plain);
+    items("train", 80, &|i| json!({"response": format!("another {i}")}));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("train_items_sha256"), "{err}");
+
+    // One document with sixty of ninety items, and thirty with one each.
+    items("train", 80, &plain);
+    let grouped = |name: &str| format!("groups = '{name}.jsonl:document'\n");
+    lab.write(
+        "gate.toml",
+        gate.replace("[fresh]", &format!("{}[fresh]", grouped("train")))
+            .replace("[controls]", &format!("{}[controls]", grouped("fresh"))),
+    );
+    items("train", 80, &|i| json!({"document": format!("t{i}")}));
+    items("fresh", 90, &|i| json!({"document": format!("f{}", i.max(59))}));
+    let (out, _) = lab.ends(4, "falsify gate.toml --out documents");
+    assert!(out.contains("the smaller class is worth 2 prompts or groups of one size"), "{out}");
+    let found = lab.json("documents/falsify.json");
+    assert!(found["fresh"]["class_units"].as_u64().unwrap() > 10, "{}", found["fresh"]);
+    assert!(found["fresh"]["class_worth"].as_f64().unwrap() < 3.0, "{}", found["fresh"]);
+}
+
+/// Fields of the items that go with the labels are told, but not one of many that does so by chance; a field that groups the items is none.
+#[test]
+fn fields_that_go_with_the_labels_are_told() {
+    let lab = fitted(1.2, 1.2);
+    for (name, n, seed) in [("train", 80, 1), ("fresh", 90, 2)] {
+        let labels = data(seed, n, n / 2, 1.2).1;
+        let item = |i: usize| {
+            let topic = if labels[i] == (i % 6 == 5) { "a" } else { "b" };
+            json!({"id": i.to_string(), "prompt": format!("{name} {i}"), "topic": topic, "coin": (i * 2_654_435_761) >> 13 & 1})
+        };
+        lab.write_lines(&format!("{name}.jsonl"), (0..n).map(item));
+    }
+    lab.write(
+        "gate.toml",
+        GATE.replace("\n[fresh]", "\nitems = 'train.jsonl'\n[fresh]")
+            .replace("\n[controls]", "\nitems = 'fresh.jsonl'\n[controls]\nbag_of_words = false\nlength = false"),
+    );
+    let (out, _) = lab.ends(0, "falsify gate.toml --out run");
+    assert!(out.contains("But labels go with 'topic', which it may read instead."), "{out}");
+    for told in ["training: the field 'topic' goes with the labels", "warning: the field 'topic' goes with the labels"]
+    {
+        assert!(out.contains(told), "{told}: {out}");
+    }
+    assert!(!out.contains("'coin'"), "{out}");
+}
+
 /// A gate between a number and the end of its interval: the items cannot decide, unless the point was declared to decide.
 #[test]
 fn a_missed_gate_fails_where_its_interval_misses_it() {
@@ -351,7 +425,7 @@ fn answers_to_one_prompt_are_one_unit() {
     let found = lab.json("run/falsify.json");
     assert_eq!((&found["train"]["units"], &found["fresh"]["units"]), (&json!(20), &json!(23)));
     assert!(out.contains("of 20 prompts or groups), 90 fresh items"), "{out}");
-    assert!(squeezed(&out).contains("prompts or groups of the smaller class | 20 | ≥ 10 | passed"), "{out}");
+    assert!(squeezed(&out).contains("worth of the smaller class in prompts or groups | 20 | ≥ 10 | passed"), "{out}");
     for p in [&found["cv_null"]["p"], &found["fresh_null"]["p"]] {
         assert_eq!(p, &json!(0.01), "a signal is found among twenty units");
     }
@@ -371,7 +445,10 @@ fn answers_to_one_prompt_are_one_unit() {
         |i: usize| json!({"id": format!("new{i}"), "prompt": format!("new {i}"), "topic": format!("n{}", i / 20)});
     lab.write_lines("fresh.jsonl", (0..90).map(topic));
     let (out, _) = lab.ends(4, "falsify gate.toml --out topics");
-    assert!(squeezed(&out).contains("prompts or groups of the smaller class | 4 | ≥ 10 | inconclusive"), "{out}");
+    assert!(
+        squeezed(&out).contains("worth of the smaller class in prompts or groups | 4 | ≥ 10 | inconclusive"),
+        "{out}"
+    );
     assert_eq!(lab.json("topics/falsify.json")["overlap"]["by_group"], true);
     lab.write("gate.toml", gate("", "").replace("\n[fresh]", "\ngroups = 'train.jsonl:topic'\n[fresh]"));
     assert!(lab.ends(2, "falsify gate.toml --out half").1.contains("take groups both or neither"));

@@ -8,7 +8,7 @@ use super::{AttributeOptions, Table, direction::permuted};
 use crate::{
     DispositionSpec, ItemFacts, Predicate,
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
-    confounds::{Dealt, LikeResponses, SAY_SO, Truncation, says_the_label},
+    confounds::{Dealt, LikeResponses, OUTCOMES, SAY_SO, Truncation, says_the_label},
     items::units::{clustering, response_of},
 };
 
@@ -117,7 +117,7 @@ pub(super) fn fields(
     let verdicts = |name: &str| labels.iter().all(|labels| says_the_label(name, labels));
     let passed_over = |name: &str| {
         let own = |field: &&str| *field == name || field.starts_with(&format!("{name}."));
-        options.within.as_deref() == Some(name) || chose.iter().any(own) || verdicts(name)
+        OUTCOMES.contains(&name) || options.within.as_deref() == Some(name) || chose.iter().any(own) || verdicts(name)
     };
     let fields: Vec<_> = table.rows.iter().map(|&row| facts.get(row).map(|facts| &facts.fields)).collect();
     dealt(table, options).fields(&fields, passed_over)

@@ -7,7 +7,11 @@ use super::strata;
 use crate::{
     ItemFacts, Result, StudyError,
     items::{dispositions::Cohorts, facts::check_field},
+    significance::check_count,
 };
+
+/// How often items are dealt into folds at most.
+const MOST_REPEATS: usize = 1000;
 
 /// Which heads are ranked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,7 +170,10 @@ impl AttributeOptions {
             // Within a value of the field there is one group, and nothing to shuffle.
             return refused("--groups", groups, "another field than --within");
         }
+        check_count("shuffles", self.shuffles)?;
+        check_count("resamples", self.resamples)?;
         match (self.folds, self.repeats) {
+            (_, repeats) if repeats > MOST_REPEATS => refused("repeats", &repeats, "at most 1000"),
             (0 | 1, _) => refused("folds", &self.folds, "at least 2"),
             (_, 0) => refused("repeats", &0, "at least 1"),
             (folds, _) if folds > usize::from(u16::MAX) => refused("folds", &folds, "at most 65535"),

@@ -146,6 +146,9 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>, adju
         return format!("No verdict: {why}");
     }
     let heads = &disposition.heads;
+    if !heads.is_empty() && heads.iter().all(|head| head.p_max_directional.is_nan()) {
+        return without_direction(heads);
+    }
     let summary = &disposition.summary;
     let with = |verdict: Verdict| heads.iter().filter(move |head| head.verdict == verdict);
     let (separable, louder) = (with(Verdict::Separable).count(), with(Verdict::MagnitudeOnly).count());
@@ -191,6 +194,23 @@ pub(super) fn sentence(disposition: &Disposition, untestable: Option<&str>, adju
         text += &but(disposition, adjust);
     }
     text
+}
+
+/// The sentence where direction could not be tested: a verdict needs both questions.
+fn without_direction(heads: &[HeadEffect]) -> String {
+    let louder: Vec<&HeadEffect> = heads.iter().filter(|head| head.magnitude.is_louder()).collect();
+    let of_magnitude = match louder.len() {
+        0 => "None is louder beyond chance.".into(),
+        n => format!(
+            "Louder beyond chance: {n} of {}, {}.",
+            heads.len(),
+            named(louder, "d", |head| head.magnitude.cohen_d)
+        ),
+    };
+    format!(
+        "No verdict: whether a head's z lies elsewhere on held-out items could not be tested, since a cohort has too few prompts for folds. \
+         {of_magnitude}"
+    )
 }
 
 /// What else would explain a finding; empty if nothing is known that would.

@@ -213,7 +213,7 @@ fn one(
 fn few((train, fresh): (&ProbeSet, &ProbeSet), least: usize) -> Option<String> {
     // Two of a class can be dealt out over folds, and one ranked.
     let few = |of: &str, set: &ProbeSet, least: usize| {
-        let smaller = set.origin.smaller_of_units();
+        let smaller = set.origin.smaller_worth();
         let units = if set.origin.units.is_some() { "prompts or groups" } else { "items" };
         (smaller < least)
             .then(|| format!("the smaller class of the {of} {units} has {smaller}, but {least} are needed"))

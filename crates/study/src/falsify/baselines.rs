@@ -57,9 +57,9 @@ pub(crate) fn run(
         }
     }
     if file.controls.truncation {
-        match (ends(train), ends(fresh)) {
-            (Some(of_train), Some(of_fresh)) => all.extend(truncation(&of_train, &of_fresh)),
-            _ => notes.push("no truncation baseline: whether each response was cut off is not known".into()),
+        match truncation(&train.cut_off(), &fresh.cut_off()) {
+            Ok(features) => all.extend(features),
+            Err(why) => notes.push(format!("no truncation baseline: {why}")),
         }
     }
     if file.controls.bag_of_words {
@@ -188,21 +188,28 @@ fn lengths(texts: &Texts<'_>) -> Result<Option<(Vec<f64>, String)>> {
     Ok(Some((items.iter().flat_map(of).collect(), "log words of prompt and response".into())))
 }
 
-/// Whether each response was cut off; none unless it is known of all.
-fn ends(texts: &Texts<'_>) -> Option<Vec<bool>> {
-    texts.cut_off().into_iter().collect()
-}
-
-/// Whether each response was cut off at a limit of tokens; none where that tells nothing apart in one of the sets.
-fn truncation(train: &[bool], fresh: &[bool]) -> Option<Features> {
-    let differ = |ends: &[bool]| ends.contains(&true) && ends.contains(&false);
-    let table = |ends: &[bool]| ends.iter().map(|&cut| f64::from(u8::from(cut))).collect();
-    (differ(train) && differ(fresh)).then(|| Features {
+/// Whether each response was cut off at a limit of tokens, and whether that is known; none where all responses ended alike, and an error,
+/// which says why, where a baseline cannot be made of it.
+fn truncation(train: &[Option<bool>], fresh: &[Option<bool>]) -> std::result::Result<Option<Features>, &'static str> {
+    let unknown = |ends: &[Option<bool>]| ends.iter().all(Option::is_none);
+    let alike = |ends: &[Option<bool>]| ends.windows(2).all(|pair| pair[0] == pair[1]);
+    if unknown(train) || unknown(fresh) {
+        return Err("whether responses were cut off is not known");
+    }
+    if alike(train) {
+        let same = alike(fresh) && train.first() == fresh.first();
+        return if same { Ok(None) } else { Err("all training responses ended alike, and fresh ones did not") };
+    }
+    let number = |is: bool| f64::from(u8::from(is));
+    let table = |ends: &[Option<bool>]| -> Vec<f64> {
+        ends.iter().flat_map(|end| [number(*end == Some(true)), number(end.is_none())]).collect()
+    };
+    Ok(Some(Features {
         name: BaselineName::Truncation,
-        what: "whether the response was cut off at a limit of tokens".into(),
+        what: "whether the response was cut off at a limit of tokens, if that is known".into(),
         sides: [table(train), table(fresh)],
-        count: 1,
-    })
+        count: 2,
+    }))
 }
 
 /// How often each word of the training texts occurs in prompt and response.

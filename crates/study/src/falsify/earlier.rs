@@ -17,6 +17,8 @@ pub(crate) struct Earlier {
     frozen: FrozenProbe,
     #[serde(default)]
     fresh: FreshItems,
+    #[serde(default)]
+    fresh_items_sha256: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -47,8 +49,9 @@ impl Earlier {
         (self.frozen.probe_sha256 == probe_sha256).then_some(self.verdict)
     }
 
-    /// Whether it was on these fresh items.
-    pub(super) fn tested_on(&self, features_sha256: &str, labels_sha256: &str) -> bool {
-        (self.fresh.features_sha256.as_str(), self.fresh.labels_sha256.as_str()) == (features_sha256, labels_sha256)
+    /// Whether it was on these fresh items; `items` is the hash of what they say, where they are given.
+    pub(super) fn tested_on(&self, features_sha256: &str, labels_sha256: &str, items: Option<&str>) -> bool {
+        let fresh = (self.fresh.features_sha256.as_str(), self.fresh.labels_sha256.as_str());
+        fresh == (features_sha256, labels_sha256) && self.fresh_items_sha256.as_deref() == items
     }
 }

@@ -33,6 +33,12 @@ pub struct Falsification {
     pub train: Origin,
     /// The fresh items.
     pub fresh: Origin,
+    /// SHA-256 of what the training items say, where they are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_items_sha256: Option<String>,
+    /// The same of the fresh items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_items_sha256: Option<String>,
     /// How the two sets were kept apart.
     pub overlap: Overlap,
     /// The five steps, including those that were not run.

@@ -21,13 +21,13 @@ use super::{
 use crate::{
     ItemFacts, Parts, Progress, Result, RunDir, StudyError,
     attribution::FieldCheck,
-    confounds::{Dealt, VERDICTS},
+    confounds::{Dealt, OUTCOMES, VERDICTS},
     probe::{
         EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
         folds_of, other_labels, prediction_npz,
     },
     report,
-    significance::told_fixed,
+    significance::{LEVEL, told_fixed},
     store::files::{read_json, write_json, write_text, write_whole},
     text::{listed, some_of},
 };
@@ -60,7 +60,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     declared.iter().try_for_each(|axis| axis.check_fresh(&fresh_rows))?;
     let of_pooled = pooled_sets(file, (train.view, &fresh_view), &options)?;
     let of_replication = replicated_sets(file, (&train, &fresh_view), &options)?;
-    let run = RunDir::open(dir, "falsify", &parts(file, train.set), None, progress)?;
+    let run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
     let fitted = fit(train.set, &options, "fit", progress)?;
     fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
     let probe = fitted.probe;
@@ -77,7 +77,8 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         }
         compared => compared?,
     };
-    tested_once(&run, fresh.set)?;
+    let fresh_items_sha256 = fresh.texts.sha256();
+    tested_once(&run, (fresh.set, fresh_items_sha256.as_deref()))?;
     progress.begin("controls", 1, 0);
     let mut tested = test(file, &probe, (&train, &fresh), &options)?;
     if !overlap.by_prompt {
@@ -121,6 +122,8 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         frozen,
         train: train.set.origin.clone(),
         fresh: fresh.set.origin.clone(),
+        train_items_sha256: train.texts.sha256(),
+        fresh_items_sha256,
         overlap,
         steps,
         cv: probe.meta.results.clone(),
@@ -179,7 +182,15 @@ impl<'a> Side<'a> {
         let fields: Vec<Option<&BTreeMap<String, String>>> = facts.iter().map(|facts| Some(&facts.fields)).collect();
         let made_from = |field: &str| field == labels.column.key || groups.as_ref().is_some_and(|by| by.key == field);
         let dealt = Dealt { n_a, items: items.len(), shuffles, count: options.shuffles };
-        dealt.fields(&fields, |field| made_from(field) || VERDICTS.contains(&field)).0
+        // Ends have a baseline of their own, where they are known.
+        let ends = self.texts.cut_off().iter().any(Option::is_some);
+        let passed_over =
+            |field: &str| made_from(field) || VERDICTS.contains(&field) || (ends && OUTCOMES.contains(&field));
+        let (mut found, checked) = dealt.fields(&fields, passed_over);
+        // Of many fields one goes with the labels by chance; no p is smaller than the shuffles allow.
+        let most = (LEVEL / checked.max(1) as f64).max(1.0 / (options.shuffles as f64 + 1.0));
+        found.retain(|field| field.p <= most);
+        found
     }
 }
 
@@ -314,7 +325,7 @@ fn replicated_sets(file: &GateFile, (train, fresh): (&Side, &View), options: &Fi
 }
 
 /// What the directory belongs to: everything fixed before a fresh label is read.
-fn parts(file: &GateFile, train: &ProbeSet) -> Parts {
+fn parts(file: &GateFile, train: &Side<'_>) -> Parts {
     Parts::default()
         .with("gates", &file.gates)
         .with("probe", &file.probe)
@@ -323,8 +334,9 @@ fn parts(file: &GateFile, train: &ProbeSet) -> Parts {
         .with("pooled", &file.pooled)
         .with("replication", &file.replication)
         .with("fresh", &file.fresh)
-        .with("train_features_sha256", &train.origin.features_sha256)
-        .with("train_labels_sha256", &train.origin.labels_sha256)
+        .with("train_features_sha256", &train.set.origin.features_sha256)
+        .with("train_labels_sha256", &train.set.origin.labels_sha256)
+        .with("train_items_sha256", train.texts.sha256())
 }
 
 /// Writes the probe, and then what is fixed from here on. A directory that was frozen before must agree.
@@ -357,10 +369,10 @@ pub(super) fn null_of(p: &[f64], set: &ProbeSet, options: &FitOptions) -> Option
 }
 
 /// A frozen probe is tested once: other fresh items under the same gates would be a second try.
-fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
+fn tested_once(run: &RunDir, (fresh, items): (&ProbeSet, Option<&str>)) -> Result<()> {
     let path = run.file(FOUND);
     let earlier = path.parent().map(Earlier::of).transpose()?.flatten();
-    if earlier.is_none_or(|of| of.tested_on(&fresh.origin.features_sha256, &fresh.origin.labels_sha256)) {
+    if earlier.is_none_or(|of| of.tested_on(&fresh.origin.features_sha256, &fresh.origin.labels_sha256, items)) {
         return Ok(());
     }
     let why = "this probe was tested on other fresh items before; a second test needs an --out of its own";
@@ -370,11 +382,12 @@ fn tested_once(run: &RunDir, fresh: &ProbeSet) -> Result<()> {
 /// What must be said of a probe that passed: baselines that were asked for, but had nothing to read; fields that go with the labels.
 fn but(file: &GateFile, (train, fresh): (&Side, &Side), tested: &Tested) -> String {
     let ran = |name: BaselineName| tested.ran.iter().any(|(baseline, _)| baseline.name == name);
-    // Where all ends are known, and tell nothing apart, there is nothing to compare with.
-    let ends_known = [train, fresh].iter().all(|side| side.texts.cut_off().iter().all(Option::is_some));
+    // Where all responses ended alike there is nothing to compare with.
+    let ends: BTreeSet<Option<bool>> = [train, fresh].iter().flat_map(|side| side.texts.cut_off()).collect();
+    let all_alike = ends.len() == 1 && !ends.contains(&None);
     let asked = [
         (file.controls.length, BaselineName::Length),
-        (file.controls.truncation && !ends_known, BaselineName::Truncation),
+        (file.controls.truncation && !all_alike, BaselineName::Truncation),
         (file.controls.bag_of_words, BaselineName::BagOfWords),
     ];
     let missing: Vec<&str> =
@@ -438,7 +451,7 @@ fn other(
     let null = null_of(&p, &fresh, options);
     let mut seen = Seen::fresh(&evaluation, (&p, &fresh), null.as_ref(), options);
     // A probe fitted on three positives tells nothing, however many fresh items it is applied to.
-    seen.smaller = seen.smaller.min(train.origin.smaller_of_units());
+    seen.smaller = seen.smaller.min(train.origin.smaller_worth());
     let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
     let transfer = Transfer {
         name,

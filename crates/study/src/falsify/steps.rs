@@ -27,7 +27,7 @@ pub(crate) struct Seen {
     pub(crate) gate: Option<OperatingPoint>,
     /// The interval of its asymmetry, likewise.
     pub(crate) asym_range: Ends,
-    /// Items of the smaller class, or prompts or groups if items share them.
+    /// Items of the smaller class or, if items share them, how many prompts or groups of one size it is worth.
     pub(crate) smaller: usize,
     /// Whether items share prompts or groups.
     pub(crate) of_units: bool,
@@ -46,7 +46,7 @@ impl Seen {
             asym_range: Ends::NONE,
             p: p_of(meta.null.as_ref(), options),
             gate: cv.best,
-            smaller: train.smaller_of_units(),
+            smaller: train.smaller_worth(),
             of_units: train.units.is_some(),
             correct: train.positives as f64,
         }
@@ -72,7 +72,7 @@ impl Seen {
             asym_range: result.asym_range,
             p: p_of(null, options),
             gate: result.train_chosen,
-            smaller: evaluation.set.smaller_of_units(),
+            smaller: evaluation.set.smaller_worth(),
             of_units: evaluation.set.units.is_some(),
             correct: result.train_chosen.map_or(f64::NAN, asserted),
         }
@@ -170,7 +170,8 @@ fn checks(seen: &Seen, gates: &Gates, fresh: bool) -> Vec<Check> {
         (gates.cv_auc, gates.cv_asymmetry, "best threshold that keeps p(assert given correct)")
     };
     let asym = seen.gate.map_or(f64::NAN, |gate| gate.asym);
-    let of = if seen.of_units { "prompts or groups of the smaller class" } else { "items of the smaller class" };
+    let of =
+        if seen.of_units { "worth of the smaller class in prompts or groups" } else { "items of the smaller class" };
     let size = Check::at_least(Kind::Items, of, seen.smaller as f64, gates.min_class as f64);
     // On items that C and threshold were chosen on, an interval is too narrow, so the number alone decides.
     let of_fresh = |check: Check, range| if fresh { check.known_to(range, gates) } else { check };
@@ -205,8 +206,9 @@ pub(crate) fn transfer(gates: &Gates, name: StepName, seen: &Seen, baselines: &[
     }
     let few = seen.smaller < gates.min_class;
     let note = if few {
-        let of = if seen.of_units { "prompts or groups" } else { "items" };
-        format!("the smaller class has {} {of}: whatever the numbers say, they cannot tell", seen.smaller)
+        let has = if seen.of_units { "is worth" } else { "has" };
+        let of = if seen.of_units { "prompts or groups of one size" } else { "items" };
+        format!("the smaller class {has} {} {of}: whatever the numbers say, they cannot tell", seen.smaller)
     } else {
         match seen.gate {
             Some(gate) => format!("threshold {:.2}, chosen in training", gate.thr),

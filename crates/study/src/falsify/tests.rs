@@ -28,6 +28,7 @@ pub(super) fn origin(items: usize, positives: usize) -> Origin {
         unlabelled: 0,
         units: None,
         class_units: None,
+        class_worth: None,
         groups: None,
         matched_by: MatchedBy::Place,
         other_texts: None,

@@ -8,6 +8,7 @@ use crate::{
     items::columns::{prompt_hash, response_hash},
     probe::{ColumnSource, FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
+    store::digest::sha256_json,
 };
 
 /// The items behind a set's features, and which of them belong to it.
@@ -96,6 +97,12 @@ pub(crate) struct Texts<'a> {
 }
 
 impl Texts<'_> {
+    /// SHA-256 of all that the items say: baselines and warnings are made from it, so other texts are another test. None without items.
+    pub(crate) fn sha256(&self) -> Option<String> {
+        let items = self.items.as_ref()?;
+        Some(sha256_json(&items.iter().map(|item| item.to_json()).collect::<Vec<_>>()))
+    }
+
     /// Whether each response was cut off, as the features or the labels say, or else the file of items.
     pub(crate) fn cut_off(&self) -> Vec<Option<bool>> {
         let said = &self.set.cut_off;

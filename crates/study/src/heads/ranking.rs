@@ -163,19 +163,25 @@ impl Ranking {
     }
 }
 
-/// Says in how many of these heads an attribution found nothing, if in any.
+/// Says in how many of these heads an attribution found nothing, and of how many it has no verdict, if of any.
 fn without(heads: impl Iterator<Item = (HeadRef, Option<Verdict>)>, chosen: &[HeadRef]) -> Option<String> {
-    let found = |verdict| matches!(verdict, Some(Verdict::Separable | Verdict::MagnitudeOnly) | None);
-    let of_them = heads.filter(|&(at, verdict)| chosen.contains(&at) && !found(verdict));
-    let without: Vec<String> = of_them.map(|(at, _)| at.to_string()).collect();
-    (!without.is_empty()).then(|| {
-        format!(
-            "it found nothing in {} of these {} heads ({}): shuffled labels give as much",
-            without.len(),
-            chosen.len(),
-            some_of(&without, NAMED)
-        )
-    })
+    let (mut nothing, mut untested) = (Vec::new(), Vec::new());
+    for (at, verdict) in heads.filter(|(at, _)| chosen.contains(at)) {
+        match verdict {
+            Some(Verdict::VarianceArtefact | Verdict::NoEvidence) => nothing.push(at.to_string()),
+            Some(Verdict::Untested) => untested.push(at.to_string()),
+            Some(Verdict::Separable | Verdict::MagnitudeOnly) | None => {}
+        }
+    }
+    let told = |heads: &[String], what: &str, why: &str| {
+        let names = some_of(heads, NAMED);
+        (!heads.is_empty()).then(|| format!("it {what} {} of these {} heads ({names}){why}", heads.len(), chosen.len()))
+    };
+    let both = [
+        told(&nothing, "found nothing in", ": shuffled labels give as much"),
+        told(&untested, "has no verdict on", ""),
+    ];
+    both.into_iter().flatten().reduce(|one, other| format!("{one}; {other}"))
 }
 
 /// What must be known of heads that are the top of this attribution: that it found nothing in them.

@@ -163,7 +163,7 @@ fn loses(gold: &str) -> bool {
 /// other reason, such as `content_filter`, says nothing.
 pub(crate) fn cut_off(finish_reason: &str) -> Option<bool> {
     match finish_reason.to_lowercase().as_str() {
-        "length" | "max_tokens" | "max_length" => Some(true),
+        "length" | "max_tokens" | "max_length" | "max_output_tokens" | "token_limit" => Some(true),
         "stop" | "stop_sequence" | "end_turn" | "eos" | "eos_token" => Some(false),
         _ => None,
     }

@@ -13,6 +13,8 @@ use crate::{
 
 const SCORES: &str = "scores.";
 const FIELDS: &str = "fields.";
+/// The column that says whether responses that items brought were cut off, by whichever field said so.
+pub(crate) const TRUNCATED: &str = "fields.truncated";
 /// The array that says which prompts a capture is of, however they are spaced and capitalised.
 pub(crate) const PROMPT_HASH: &str = "prompt_hash";
 /// The same of responses.
@@ -131,6 +133,9 @@ pub(crate) fn text_hash(item: &Item, response: Option<&str>) -> String {
 
 /// An item's number in a column; NaN if it has none.
 pub(crate) fn number(item: &Item, name: &str) -> f64 {
+    if name == TRUNCATED {
+        return item.truncated().map_or(f64::NAN, |cut| f64::from(u8::from(cut)));
+    }
     let score = name.strip_prefix(SCORES).and_then(|name| item.scores.get(name).copied());
     let field = || match item.other.get(name.strip_prefix(FIELDS)?)? {
         Value::Bool(value) => Some(f64::from(*value)),
@@ -146,6 +151,8 @@ pub(crate) struct ColumnNames {
     scores: BTreeSet<String>,
     /// Other fields, and whether each has held only numbers and truth values so far.
     fields: BTreeMap<String, bool>,
+    /// Whether any item says how its response ended.
+    ends: bool,
 }
 
 impl ColumnNames {
@@ -163,6 +170,7 @@ impl ColumnNames {
                 self.scores.insert(name.clone());
             }
         }
+        self.ends |= item.truncated().is_some();
         for (name, value) in item.other.iter().filter(|(_, value)| !value.is_null()) {
             let is_number = value.is_number() || value.is_boolean();
             match self.fields.get_mut(name) {
@@ -183,6 +191,8 @@ impl ColumnNames {
     pub(crate) fn names(&self) -> Vec<String> {
         let scores = self.scores.iter().map(|name| format!("{SCORES}{name}"));
         let fields = self.fields.iter().filter(|&(_, &numbers)| numbers).map(|(name, _)| format!("{FIELDS}{name}"));
+        // However items say it, in a form that numbers have.
+        let fields: BTreeSet<String> = fields.chain(self.ends.then(|| TRUNCATED.into())).collect();
         scores.chain(fields).collect()
     }
 }

@@ -172,7 +172,15 @@ impl Item {
     /// Whether the response was cut off, where the item says so: by `finish_reason` or by `truncated`.
     pub(crate) fn truncated(&self) -> Option<bool> {
         let reason = self.other.get("finish_reason").and_then(Value::as_str);
-        reason.and_then(cut_off).or_else(|| self.other.get("truncated")?.as_bool())
+        let truth = |value: &Value| match value {
+            Value::Bool(truth) => Some(*truth),
+            Value::Number(number) => {
+                [(0.0, false), (1.0, true)].into_iter().find(|of| Some(of.0) == number.as_f64()).map(|of| of.1)
+            }
+            Value::String(text) => text.to_lowercase().parse().ok(),
+            _ => None,
+        };
+        reason.and_then(cut_off).or_else(|| truth(self.other.get("truncated")?))
     }
 
     /// The prompt by which items are told apart: its letters, digits and arithmetic signs, whatever is between them. In a conversation it

@@ -49,7 +49,7 @@ pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
     let other = allowed[1 - index];
     let contradicted =
         is(rest, other) || lines[1..].iter().any(|line| is(first_word(line).0, other) && is(line, other));
-    if !ends_there(rest) || contradicted { Err(Missing::Unparsable) } else { Ok(index) }
+    if !ends_there(rest) || contradicted || qualified(rest, &lines[1..]) { Err(Missing::Unparsable) } else { Ok(index) }
 }
 
 /// The level from 1 to 5 that a reply says.
@@ -62,6 +62,9 @@ pub(crate) fn level(reply: &str) -> Result<u8, Missing> {
     };
     let rest = ["/5", "/ 5", " / 5", " out of 5", " of 5"].iter().find_map(|of| rest.strip_prefix(of)).unwrap_or(rest);
     let another = |line: &str| matches!(bare(line), "1" | "2" | "3" | "4" | "5") && bare(line) != said;
+    if negative(lines[0], said) || rest.starts_with('%') || qualified(rest, &lines[1..]) {
+        return Err(Missing::Unparsable);
+    }
     if !ends_there(rest) || rest.contains(|c: char| c.is_ascii_digit()) || lines[1..].iter().any(|line| another(line)) {
         return Err(Missing::Unparsable);
     }
@@ -134,6 +137,40 @@ fn ends_there(rest: &str) -> bool {
     }
 }
 
+/// Words behind a verdict that take some of it back.
+const QUALIFIERS: [&str; 15] = [
+    "but",
+    "though",
+    "although",
+    "however",
+    "except",
+    "unless",
+    "only",
+    "partly",
+    "partially",
+    "mostly",
+    "almost",
+    "nearly",
+    "somewhat",
+    "actually",
+    "wait",
+];
+
+/// Whether what follows a verdict asks it, or takes it back: a question mark behind it, or a word such as "but", there or at the start of
+/// another line.
+fn qualified(rest: &str, others: &[&str]) -> bool {
+    let takes_back = |text: &str| {
+        let (word, _) = split_word(text);
+        QUALIFIERS.iter().any(|qualifier| word.eq_ignore_ascii_case(qualifier))
+    };
+    rest.trim_start().starts_with('?') || takes_back(rest) || others.iter().any(|line| takes_back(line))
+}
+
+/// Whether a number has a minus before it; a dash with a space behind begins an entry of a list.
+fn negative(line: &str, number: &str) -> bool {
+    line.find(number).is_some_and(|at| line[..at].ends_with(['-', '\u{2212}']))
+}
+
 /// A text without what surrounds its letters and digits.
 fn bare(text: &str) -> &str {
     text.trim_matches(|c: char| !c.is_alphanumeric())
@@ -166,6 +203,11 @@ mod tests {
             ("YES/NO", Err(Unparsable)),
             ("YES, NO", Err(Unparsable)),
             ("Yes\nNo", Err(Unparsable)),
+            ("Yes, but only partly", Err(Unparsable)),
+            ("YES (partially)", Err(Unparsable)),
+            ("Yes?", Err(Unparsable)),
+            ("Yes\n\nActually, no.", Err(Unparsable)),
+            ("Yes, the answer says so, but not in these words.", Ok(0)),
             ("No doubt it does", Err(Unparsable)),
             ("No-one says that", Err(Unparsable)),
             ("Yesterday", Err(Unparsable)),
@@ -201,6 +243,11 @@ mod tests {
             ("3 or 4", Err(Unparsable)),
             ("3, perhaps 4", Err(Unparsable)),
             ("3\n4", Err(Unparsable)),
+            ("-4", Err(Unparsable)),
+            ("- 4", Ok(4)),
+            ("4%", Err(Unparsable)),
+            ("4?", Err(Unparsable)),
+            ("4\n\nBut 2 for tone", Err(Unparsable)),
             ("four", Err(Unparsable)),
             ("-", Err(Unparsable)),
             ("I cannot rate this.", Err(Refused)),

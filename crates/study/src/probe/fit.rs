@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
 use crate::{
     Progress, Result, StudyError,
-    significance::{LEVEL, told_fixed},
+    significance::{LEVEL, check_count, told_fixed},
     store::nan::number,
     watch::Watch,
 };
@@ -180,6 +180,7 @@ impl FitOptions {
         if self.folds < 2 {
             return wrong("the number of folds", self.folds.to_string(), "2 or more");
         }
+        check_count("shuffles", self.shuffles)?;
         self.measure.check()
     }
 }

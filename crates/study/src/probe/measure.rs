@@ -5,7 +5,7 @@ use headtemper_stats::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, StudyError, store::nan::number};
+use crate::{Result, StudyError, significance::check_count, store::nan::number};
 
 /// The least p(assert | correct) at which a threshold counts as useful: the paper's.
 pub const ASSERT_CORRECT: f64 = 0.70;
@@ -114,6 +114,7 @@ impl MeasureOptions {
     /// # Errors
     /// If the floor is not a share.
     pub fn check(&self) -> Result<()> {
+        check_count("resamples", self.resamples)?;
         if (0.0..=1.0).contains(&self.assert_correct) {
             return Ok(());
         }

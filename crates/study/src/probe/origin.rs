@@ -50,6 +50,10 @@ pub struct Origin {
     /// The same for the class with fewer of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_units: Option<usize>,
+    /// How many of one size those of either class are worth at least (`n² / Σ size²`, over the items that they have in it): one prompt with
+    /// most items leaves little more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_worth: Option<f64>,
     /// The column by which items were grouped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<ColumnSource>,
@@ -74,6 +78,12 @@ impl Origin {
     /// How many independent things the smaller class has: items or, where items share them, prompts or groups.
     pub(crate) fn smaller_of_units(&self) -> usize {
         self.class_units.unwrap_or(self.smaller_class())
+    }
+
+    /// The same, where prompts or groups count for as many of one size as they are worth.
+    pub(crate) fn smaller_worth(&self) -> usize {
+        // Equal ones are worth their number, but for rounding.
+        self.class_worth.map_or(self.smaller_of_units(), |worth| (worth + 1e-9) as usize)
     }
 
     /// Where in a model its features were read, as far as the file says.

@@ -10,7 +10,7 @@ use crate::{
     capture::join::read_meta,
     items::{
         answer::cut_off,
-        columns::{PROMPT_HASH, RESPONSE_HASH, prompt_hash, response_hash},
+        columns::{PROMPT_HASH, RESPONSE_HASH, TRUNCATED, prompt_hash, response_hash},
         predicate::within,
         unique::Unique,
     },
@@ -134,7 +134,14 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         Some(Array::Text(reasons)) if reasons.len() == rows => {
             Some(reasons.iter().map(|reason| cut_off(reason)).collect())
         }
-        _ => None,
+        Some(_) => None,
+        None => match Npz::find_array(path, TRUNCATED)? {
+            Some(Array::F64(shape, ends)) if shape[..] == [rows] => {
+                let end = |x: f64| [(0.0, false), (1.0, true)].into_iter().find(|of| of.0 == x).map(|of| of.1);
+                Some(ends.into_iter().map(end).collect())
+            }
+            _ => None,
+        },
     };
     Ok(Table { values, features, ids, prompts, responses, cut_off, meta, layers })
 }

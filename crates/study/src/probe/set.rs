@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use headtemper_stats::check_finite;
+use headtemper_stats::{check_finite, class_worth};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -343,6 +343,9 @@ impl FeatureRows {
         let origin = Origin {
             units: (count < rows.len()).then_some(count),
             class_units: (count < rows.len()).then(|| least_units(&units, &labels_of)),
+            class_worth: (count < rows.len())
+                .then(|| class_worth(&labels_of, &units))
+                .filter(|worth| worth.is_finite()),
             groups: self.groups.as_ref().map(|groups| groups.column.clone()),
             features: source.clone(),
             labels: labels.clone(),

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     Cohort,
     attribute::AttributeOptions,
-    confounds::{Dealt, LikeResponses, Truncation, says_the_label},
+    confounds::{Dealt, LikeResponses, OUTCOMES, Truncation, says_the_label},
     items::units::{clustering, sizes, sums},
     score::{CellContrast, CellEffect, Confounds, Contrast, Flips, ScoreMap, Scores, plan::Beside, warnings::warnings},
     significance::LEVEL,
@@ -169,7 +169,8 @@ impl Confounds {
         });
         let fields: Vec<_> = rows.iter().map(|&row| Some(&beside.fields[row])).collect();
         // Cohorts are labels, and these are not among the fields; but verdicts say the same.
-        let (fields, fields_checked) = dealt.fields(&fields, |field| says_the_label(field, &labels));
+        let (fields, fields_checked) =
+            dealt.fields(&fields, |field| OUTCOMES.contains(&field) || says_the_label(field, &labels));
         Self {
             prompt_tokens_a: mean(a),
             prompt_tokens_b: mean(b),

@@ -20,6 +20,7 @@ use crate::{
         whole::Whole,
         work::Work,
     },
+    significance::check_count,
 };
 
 /// What `temper score` is asked for.
@@ -60,6 +61,7 @@ impl ScoreRun<'_> {
         if self.batch_tokens == Some(0) {
             return Err(StudyError::option("batch_tokens", "0", "at least 1"));
         }
+        check_count("shuffles", self.shuffles)?;
         check_groups(items, self.groups)?;
         if let Some((a, b)) = self.contrast {
             cohorts_of(&labels(items), a, b, LEAST)?;

@@ -76,19 +76,22 @@ pub(crate) struct Column {
 /// The outcomes of a sweep.
 pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
     let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens, temperature } = *answered;
+    let kept = distinct(arms);
+    let marks: Vec<Cow<'_, [Mark]>> = match judge {
+        Some(judge) => kept.iter().map(|&arm| Cow::Borrowed(&judge.marks[arm][..])).collect(),
+        None => kept.iter().map(|&arm| Cow::Owned(marks_by_rules(items, &rows[arm], grader))).collect(),
+    };
+    let rows: Vec<&[Row]> = kept.iter().map(|&arm| &rows[arm][..]).collect();
+    let arms: Vec<&Arm> = kept.into_iter().map(|arm| &arms[arm]).collect();
     let reference = arms.iter().position(|arm| arm.role == Role::Reference);
     let axes = judge.map_or_else(Vec::new, |judge| judge.axes.clone());
-    let marks: Vec<Cow<'_, [Mark]>> = match judge {
-        Some(judge) => judge.marks.iter().map(|marks| Cow::Borrowed(&marks[..])).collect(),
-        None => rows.iter().map(|rows| Cow::Owned(marks_by_rules(items, rows, grader))).collect(),
-    };
-    let answers = |arm: usize| Marked { rows: &rows[arm], marks: &marks[arm] };
+    let answers = |arm: usize| Marked { rows: rows[arm], marks: &marks[arm] };
     let mut judged: Vec<Judged<'_>> = arms
         .iter()
         .enumerate()
         .map(|(at, arm)| {
             let named = (arm.variant.as_str(), as_written(arm.lambda), arm.role);
-            let reference = reference.map(|at| rows[at].as_slice());
+            let reference = reference.map(|at| rows[at]);
             let (mut outcome, values, stances) = outcome(named, answers(at), &axes, reference);
             let lacking = |which: Compared<'_>| marks[at].iter().filter(|mark| mark.lacks(which, &axes)).count();
             // Without a judge, what is missing is what the rules cannot say.
@@ -100,7 +103,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
     let mut seed_floor = None;
     let units = units(items, groups);
     if let Some(at) = reference {
-        withhold(&mut judged, at, rows, &units);
+        withhold(&mut judged, at, &rows, &units);
         for which in Compared::all(&axes) {
             withhold_unjudged(&mut judged, at, (which, &axes), &marks, &units);
             compare(&mut judged, at, which, &units);
@@ -109,7 +112,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         seed_floor = floor_of_seeds(items.len(), answers(at), &axes);
     }
     let family = judged.iter().filter(|j| j.arm.role == Role::Tempered && j.outcome.withheld.is_none()).count();
-    let seeds = rows.first().map_or(&[][..], Vec::as_slice).iter().step_by(items.len().max(1)).map(|row| row.seed);
+    let seeds = rows.first().copied().unwrap_or_default().iter().step_by(items.len().max(1)).map(|row| row.seed);
     Outcomes {
         schema: "sweep/v1".into(),
         max_new_tokens,
@@ -127,10 +130,25 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         tables: tables(&judged, &axes, max_new_tokens),
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
-        at_context: rows.iter().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
+        at_context: rows.iter().copied().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
         elsewhere: Vec::new(),
         axes,
     }
+}
+
+/// Which arms are compared: of random sets, no two with the same heads, such as draws of several seeds have, and none that is tempered
+/// itself by now. One set counted twice would pass for two that say the same.
+fn distinct(arms: &[Arm]) -> Vec<usize> {
+    let same = |one: &Arm, other: &Arm| one.lambda == other.lambda && one.plan == other.plan;
+    let counted = |arm: usize| {
+        let before = |(other, one): (usize, &Arm)| match one.role {
+            Role::Tempered => same(one, &arms[arm]),
+            Role::Random => other < arm && same(one, &arms[arm]),
+            _ => false,
+        };
+        arms[arm].role != Role::Random || !arms.iter().enumerate().any(before)
+    };
+    (0..arms.len()).filter(|&arm| counted(arm)).collect()
 }
 
 /// Whether an answer was cut off before its limit, which happens only at the end of the context.
@@ -176,7 +194,7 @@ fn surely_unequal(
 }
 
 /// Marks the arms that were cut off more or less often than the reference: by too large a share, or by more than chance does.
-fn withhold(judged: &mut [Judged<'_>], reference: usize, rows: &[Vec<Row>], units: &[Vec<usize>]) {
+fn withhold(judged: &mut [Judged<'_>], reference: usize, rows: &[&[Row]], units: &[Vec<usize>]) {
     let cut_off = |arm: usize| rows[arm].iter().map(|row| row.finish_reason == FinishReason::Length).collect();
     let sure = surely_unequal(judged, reference, units, &cut_off);
     let there = judged[reference].outcome.truncated;

@@ -17,6 +17,7 @@ fn origin(items: usize, positives: usize) -> Origin {
     Origin {
         units: None,
         class_units: None,
+        class_worth: None,
         groups: None,
         features: format!("{HOSTILE}/x.npz:{HOSTILE}").parse().expect("a source"),
         labels: LabelSource {
@@ -197,6 +198,8 @@ pub(super) fn whole(axes: usize) -> Falsification {
         frozen: Frozen { probe_sha256: HOSTILE.into(), gates_sha256: "cd".repeat(32), c: 1.0, threshold: Some(0.49) },
         train: origin(100, 56),
         fresh: origin(193, 55),
+        train_items_sha256: None,
+        fresh_items_sha256: None,
         overlap: Overlap { by_features: true, by_prompt: true, by_group: false, by_text: false },
         steps: steps(axes),
         cv: vec![FitResult { c: 1.0, cv, fold_auc: vec![0.9, 0.92], fold_auc_mean: 0.91, steps: 7 }],

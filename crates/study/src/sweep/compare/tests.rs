@@ -362,6 +362,28 @@ fn of_many_answers_fewer_in_a_hundred_withhold() {
     assert_eq!(withheld(0, 18).len(), 2, "of the reference as well");
 }
 
+/// Sets that another seed draws again, or that are tempered themselves by now, are no further evidence.
+#[test]
+fn a_random_set_counts_once() {
+    let once = made(3);
+    let rows = answers(&once, 1);
+    let found = of(&items(), &once, &rows, None);
+    let (mut arms, mut again) = (once.clone(), rows.clone());
+    for (arm, rows) in once.iter().zip(&rows).filter(|(arm, _)| arm.role == Role::Random) {
+        let (variant, set) = (format!("other-{}", arm.variant), format!("other-{}", arm.set));
+        arms.push(Arm { variant, set, ..arm.clone() });
+        again.push(rows.clone());
+    }
+    let tempered = once.iter().position(|arm| arm.set == "L0H1").unwrap();
+    let arm = Arm { variant: "drawn".into(), set: "drawn".into(), role: Role::Random, ..once[tempered].clone() };
+    arms.push(arm);
+    again.push(rows[tempered].clone());
+    let beside =
+        |found: &Outcomes| (accuracy(found, 0).random.unwrap(), found.random.len(), found.tables[0].bands[0].sets);
+    let twice = of(&items(), &arms, &again, None);
+    assert_eq!((beside(&twice), beside(&found).1), (beside(&found), 3));
+}
+
 /// Who says nothing asserts nothing: an arm that makes answers empty is not compared by what it asserts.
 #[test]
 fn empty_answers_assert_nothing() {
