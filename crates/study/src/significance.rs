@@ -17,14 +17,12 @@ pub(crate) fn check_count(what: &str, count: usize) -> Result<()> {
 }
 
 /// Whether what the largest of all reaches in one of twenty of `shuffles` may stand as a level beside these values and their family-wise p:
-/// whether all values beyond it have a p as small. Shuffles are compared by d over Welch's spread, and heads show Cohen's d. Where cohorts
+/// whether all values beyond it have a p to match, up to twice the level's. Shuffles are compared by d over Welch's spread, and heads show Cohen's d. Where cohorts
 /// differ in size and in spread, these are two measures, and a head could lie beyond the level that chance takes there often.
 pub(crate) fn level_holds(level: f64, shuffles: usize, values: impl IntoIterator<Item = (f64, f64)>) -> bool {
-    // A quantile between two shuffles may leave one more of them beyond it.
-    let most = LEVEL + 2.0 / (shuffles as f64 + 1.0);
     shuffles > 0
         && level.is_finite()
-        && values.into_iter().all(|(value, p)| value <= level || p <= most || value.is_nan())
+        && values.into_iter().all(|(value, p)| value <= level || p <= 2.0 * LEVEL || value.is_nan())
 }
 
 /// What a reader must know where some of the items keep their label in every shuffle; `like` names what others lack.

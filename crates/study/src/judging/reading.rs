@@ -137,6 +137,8 @@ fn ends_there(rest: &str) -> bool {
     }
 }
 
+/// Words at the start of a further line that turn a verdict round.
+const TURNS: [&str; 6] = ["but", "however", "actually", "wait", "though", "although"];
 /// Words behind a verdict that take some of it back.
 const QUALIFIERS: [&str; 15] = [
     "but",
@@ -159,11 +161,11 @@ const QUALIFIERS: [&str; 15] = [
 /// Whether what follows a verdict asks it, or takes it back: a question mark behind it, or a word such as "but", there or at the start of
 /// another line.
 fn qualified(rest: &str, others: &[&str]) -> bool {
-    let takes_back = |text: &str| {
+    let begins = |text: &str, words: &[&str]| {
         let (word, _) = split_word(text);
-        QUALIFIERS.iter().any(|qualifier| word.eq_ignore_ascii_case(qualifier))
+        words.iter().any(|other| word.eq_ignore_ascii_case(other))
     };
-    rest.trim_start().starts_with('?') || takes_back(rest) || others.iter().any(|line| takes_back(line))
+    rest.trim_start().starts_with('?') || begins(rest, &QUALIFIERS) || others.iter().any(|line| begins(line, &TURNS))
 }
 
 /// Whether a number has a minus before it; a dash with a space behind begins an entry of a list.
@@ -207,6 +209,7 @@ mod tests {
             ("YES (partially)", Err(Unparsable)),
             ("Yes?", Err(Unparsable)),
             ("Yes\n\nActually, no.", Err(Unparsable)),
+            ("YES\nOnly Paris is named.", Ok(0)),
             ("Yes, the answer says so, but not in these words.", Ok(0)),
             ("No doubt it does", Err(Unparsable)),
             ("No-one says that", Err(Unparsable)),

@@ -123,8 +123,7 @@ fn ranking(attribution: &Attribution, disposition: &Disposition) -> String {
     let dashed = if disposition.shuffled.shuffles == 0 {
         ""
     } else if !disposition.has_level_of_d() {
-        " No level of shuffled labels is drawn: cohorts of another size spread differently, so that d alone does not tell a head from chance. \
-         Bold: p max or q at most 0.05."
+        " No level of shuffled labels is drawn: p, which is of d over another spread, says otherwise of a head beyond it. Bold: p max or q at most 0.05."
     } else {
         " Dashed: the level that the largest |d| of all heads exceeds in one shuffle of twenty. Bold: p max or q at most \
          0.05."

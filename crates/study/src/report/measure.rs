@@ -132,7 +132,7 @@ impl Measure {
             unlevelled: if disposition.shuffled.shuffles == 0 {
                 "labels were not shuffled: no level to compare with"
             } else {
-                "cohorts of another size spread differently: compare p, not a level"
+                "no level: p, which is of d over another spread, says otherwise"
             },
         }
     }

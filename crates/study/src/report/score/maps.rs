@@ -108,7 +108,7 @@ pub(super) fn contrast(map: &ScoreMap, contrast: &Contrast, lambda: f32) -> Stri
         unlevelled: if contrast.shuffles == 0 {
             "labels were not shuffled: no level to compare with"
         } else {
-            "cohorts of another size spread differently: compare p, not a level"
+            "no level: p, which is of d over another spread, says otherwise"
         },
     };
     let cell = |layer: usize, head: usize| {
