@@ -1,10 +1,10 @@
 //! How well scores rank one class above the other.
 
-use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+use statrs::distribution::{ContinuousCDF, Normal};
 
 use crate::{
     bootstrap::{Range, draw},
-    paired::CONFIDENCE,
+    paired::{CONFIDENCE, t_quantile},
     permute::group_sizes,
     rank::ranks,
     summary::{mean, quantile, variance},
@@ -64,8 +64,7 @@ fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
 /// units' sums, by the theory of Obuchowski (1997), each taken without its unit's pull on the mean (the jackknife's, CR3); the interval is
 /// Student's, for as many units of one size as those of either class are worth at least. With the plain variance and the number of units,
 /// intervals miss the truth in 16 % of samples where two units have 28 of a class's 38 items. NaN where the units of a class are worth less
-/// than two. DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one
-/// per item.
+/// than two. DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one per item.
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels);
@@ -107,8 +106,7 @@ fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], un
     let se = (var_a + var_b + 2.0 * covariance).sqrt();
     let none = Delong { value, se, range: Range { low: f64::NAN, high: f64::NAN } };
     let Some(freedom) = class_freedom(labels, unit).filter(|_| se > 0.0 && se.is_finite()) else { return none };
-    let student = StudentsT::new(0.0, 1.0, freedom).expect("a freedom above 0");
-    let t = student.inverse_cdf(f64::midpoint(1.0, CONFIDENCE));
+    let t = t_quantile(freedom);
     Delong { value, se, range: Range { low: value - t * se, high: value + t * se } }
 }
 

@@ -50,6 +50,7 @@ pub fn paired_t(differences: &[f64]) -> Interval {
 /// size per sum.
 pub fn clustered_t(sums: &[f64], sizes: &[usize]) -> Interval {
     assert_eq!(sums.len(), sizes.len(), "one size a sum");
+    let freedom = effective_units(sizes.iter().copied()) - 1.0;
     let sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
     let n = sizes.iter().sum::<f64>();
     let (u, mean) = (sums.len() as f64, sums.iter().sum::<f64>() / n);
@@ -57,7 +58,6 @@ pub fn clustered_t(sums: &[f64], sizes: &[usize]) -> Interval {
     let without = |(sum, size): (&f64, &f64)| (sum - mean * size) / (n - size);
     let squares: f64 = sums.iter().zip(&sizes).map(|of| without(of).powi(2)).sum();
     let error = (squares * (u - 1.0) / u).sqrt();
-    let freedom = effective_units(sizes.iter().copied()) - 1.0;
     let largest = sums.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
     if sums.len() < 2 || freedom < 1.0 || error.is_nan() || error * n <= NO_SPREAD * largest {
         return Interval { mean, low: f64::NAN, high: f64::NAN };

@@ -24,7 +24,7 @@ pub fn share(holds: &[bool], unit: &[usize]) -> Interval {
         (*sum, *size) = (*sum + f64::from(holds), *size + 1);
     }
     let (sums, sizes): (Vec<f64>, Vec<usize>) = units.into_values().unzip();
-    let freedom = effective_units(sizes.iter().map(|&size| size as f64)) - 1.0;
+    let freedom = effective_units(sizes.iter().copied()) - 1.0;
     if freedom.is_nan() || freedom < 1.0 {
         return Interval { mean, low: f64::NAN, high: f64::NAN };
     }

@@ -17,16 +17,17 @@ pub(crate) fn by_group(unit: &[usize], in_a: impl Fn(usize) -> bool) -> [Vec<Vec
 
 /// How many units of one size these are worth: `n² / Σ size²`, the number itself where they are of one size (Carter, Schnepel and
 /// Steigerwald 2017). One that holds most items leaves little more than one.
-pub fn effective_units(sizes: impl Iterator<Item = f64>) -> f64 {
+pub fn effective_units(sizes: impl IntoIterator<Item = usize>) -> f64 {
+    let sizes = sizes.into_iter().map(|size| size as f64);
     let (n, squares) = sizes.fold((0.0, 0.0), |(n, squares), size| (n + size, squares + size * size));
     n * n / squares
 }
 
 /// How many items each unit has, in the order of the units.
-pub(crate) fn sizes(unit: &[usize]) -> impl Iterator<Item = f64> {
-    let mut sizes: BTreeMap<usize, f64> = BTreeMap::new();
+fn sizes(unit: &[usize]) -> impl Iterator<Item = usize> {
+    let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
     for &of in unit {
-        *sizes.entry(of).or_default() += 1.0;
+        *sizes.entry(of).or_default() += 1;
     }
     sizes.into_values()
 }
@@ -66,7 +67,7 @@ pub fn worth(holds: &[bool], unit: &[usize]) -> f64 {
     }
     let (of_item, count) = (share * (1.0 - share), units.len() as f64);
     if units.len() == holds.len() || units.len() < 2 || of_item == 0.0 {
-        return effective_units(units.into_values().map(|(_, size)| size));
+        return effective_units(sizes(unit));
     }
     let without = |&(sum, size): &(f64, f64)| sum / (n - size);
     let variance = units.values().map(|unit| without(unit).powi(2)).sum::<f64>() * (count - 1.0) / count;

@@ -17,8 +17,8 @@ pub(crate) fn check_count(what: &str, count: usize) -> Result<()> {
 }
 
 /// Whether what the largest of all reaches in one of twenty of `shuffles` may stand as a level beside these values and their family-wise p:
-/// whether all values beyond it have a p to match, up to twice the level's. Shuffles are compared by d over Welch's spread, and heads show Cohen's d. Where cohorts
-/// differ in size and in spread, these are two measures, and a head could lie beyond the level that chance takes there often.
+/// whether all values beyond it have a p to match, up to twice the level's. Shuffles are compared by d over Welch's spread, and heads show
+/// Cohen's d. Where cohorts differ in size and in spread, these are two measures, and chance could often take a head beyond the level.
 pub(crate) fn level_holds(level: f64, shuffles: usize, values: impl IntoIterator<Item = (f64, f64)>) -> bool {
     shuffles > 0
         && level.is_finite()

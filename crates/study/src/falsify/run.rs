@@ -1,33 +1,28 @@
 //! From a gate file to a verdict, in the one order that keeps it honest: fit, freeze, and only then read a fresh label.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write,
-    path::Path,
-};
+use std::{collections::BTreeSet, io::Write, path::Path};
 
-use headtemper_stats::{Relabelings, Shuffles, auc, delong_difference, principal_components};
+use headtemper_stats::{Relabelings, auc, principal_components};
 
 use super::{
-    Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, SetConfig, Step, StepName,
-    Transfer, axes,
+    Baseline, BaselineName, FailureMode, Falsification, Frozen, GateFile, Outcome, Plane, Step, StepName, axes,
     axes::Swept,
     baselines::{self, Ran},
     earlier::{Earlier, FOUND},
-    overlap::{self, Prompts},
+    other::{Other, of_other, other, pooled_sets, replicated_sets},
+    overlap,
+    side::{Side, told_field},
     steps::{self, Seen},
-    view::{Texts, View},
+    view::View,
 };
 use crate::{
-    ItemFacts, Parts, Progress, Result, RunDir, StudyError,
-    attribution::FieldCheck,
-    confounds::{Dealt, OUTCOMES, VERDICTS},
+    Parts, Progress, Result, RunDir, StudyError,
     probe::{
-        EvalResult, Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit,
-        folds_of, other_labels, prediction_npz,
+        Evaluation, FeatureRows, FitOptions, LabelSource, Null, PROBE_FILE, Probe, ProbeSet, evaluate, fit, folds_of,
+        other_labels, prediction_npz,
     },
     report,
-    significance::{LEVEL, told_fixed},
+    significance::told_fixed,
     store::files::{read_json, write_json, write_text, write_whole},
     text::{listed, some_of},
 };
@@ -60,7 +55,8 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     declared.iter().try_for_each(|axis| axis.check_fresh(&fresh_rows))?;
     let of_pooled = pooled_sets(file, (train.view, &fresh_view), &options)?;
     let of_replication = replicated_sets(file, (&train, &fresh_view), &options)?;
-    let run = RunDir::open(dir, "falsify", &parts(file, &train), None, progress)?;
+    let train_items_sha256 = train.texts.sha256();
+    let run = RunDir::open(dir, "falsify", &parts(file, train.set, train_items_sha256.as_deref()), None, progress)?;
     let fitted = fit(train.set, &options, "fit", progress)?;
     fitted.notes.iter().for_each(|note| progress.note(&format!("note: {note}")));
     let probe = fitted.probe;
@@ -122,7 +118,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
         frozen,
         train: train.set.origin.clone(),
         fresh: fresh.set.origin.clone(),
-        train_items_sha256: train.texts.sha256(),
+        train_items_sha256,
         fresh_items_sha256,
         overlap,
         steps,
@@ -143,64 +139,6 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     write_text(&run.file("report.md"), &super::markdown(&found))?;
     write_text(&run.file("report.html"), &report::falsify(&found))?;
     Ok(found)
-}
-
-/// One of the two sets, with all that is known of its items.
-struct Side<'a> {
-    view: &'a View,
-    rows: &'a FeatureRows,
-    set: &'a ProbeSet,
-    texts: Texts<'a>,
-    prompts: Prompts,
-}
-
-impl<'a> Side<'a> {
-    fn of(view: &'a View, rows: &'a FeatureRows, set: &'a ProbeSet) -> Result<Self> {
-        let texts = view.texts(set)?;
-        let prompts = Prompts::of(&texts);
-        Ok(Self { view, rows, set, texts, prompts })
-    }
-
-    /// What the file of items says about cut-off responses, where neither features nor labels do.
-    fn cut_off(&self) -> Vec<String> {
-        let unsaid = self.set.cut_off.iter().all(Option::is_none);
-        if unsaid { self.set.truncation(&self.texts.cut_off()) } else { Vec::new() }
-    }
-
-    /// The fields of the items that go with the labels more than by chance, strongest first; none without items. Not those that the labels
-    /// or groups are made from, nor verdicts.
-    fn fields(&self, SetConfig { labels, groups, .. }: &SetConfig, options: &FitOptions) -> Vec<FieldCheck> {
-        let Some(items) = self.texts.items.as_ref().filter(|_| self.set.smaller_class() > 0) else {
-            return Vec::new();
-        };
-        let (mut order, others): (Vec<usize>, Vec<usize>) = (0..items.len()).partition(|&item| self.set.labels[item]);
-        let n_a = order.len();
-        order.extend(others);
-        let unit: Vec<usize> = order.iter().map(|&item| self.set.units[item]).collect();
-        let shuffles = Shuffles::whole(n_a, items.len() - n_a, options.measure.seed, &unit, None);
-        let facts: Vec<ItemFacts> = order.iter().map(|&item| ItemFacts::of(items[item])).collect();
-        let fields: Vec<Option<&BTreeMap<String, String>>> = facts.iter().map(|facts| Some(&facts.fields)).collect();
-        let made_from = |field: &str| field == labels.column.key || groups.as_ref().is_some_and(|by| by.key == field);
-        let dealt = Dealt { n_a, items: items.len(), shuffles, count: options.shuffles };
-        // Ends have a baseline of their own, where they are known.
-        let ends = self.texts.cut_off().iter().any(Option::is_some);
-        let passed_over =
-            |field: &str| made_from(field) || VERDICTS.contains(&field) || (ends && OUTCOMES.contains(&field));
-        let (mut found, checked) = dealt.fields(&fields, passed_over);
-        // Of many fields one goes with the labels by chance; no p is smaller than the shuffles allow.
-        let most = (LEVEL / checked.max(1) as f64).max(1.0 / (options.shuffles as f64 + 1.0));
-        found.retain(|field| field.p <= most);
-        found
-    }
-}
-
-/// The warning that a field goes with the labels; a probe is not compared with it as with a baseline.
-fn told_field(field: &FieldCheck) -> String {
-    format!(
-        "the field '{}' goes with the labels (Cramér's V {:.2}, p {:.3}): a probe that reads it looks like one that reads what is asked, and \
-         p and intervals take items with one value for independent; `groups` of [train] and [fresh] keeps them together",
-        field.field, field.cramers_v, field.p
-    )
 }
 
 /// What the frozen probe did on fresh items, and what the baselines did.
@@ -274,58 +212,19 @@ fn sweep_axes(
     Ok((steps::axes(&file.gates, config, (&swept.axes, &swept.pairs)), swept))
 }
 
-/// The sets of step 4 or 5, as far as they are known before a fresh label is read.
-struct OtherSets {
-    name: String,
-    train: ProbeSet,
-    fresh: FeatureRows,
-    fresh_labels: LabelSource,
-}
-
-impl OtherSets {
-    /// # Errors
-    /// If a file cannot be used, no probe can be fitted on the training items, or none of them could read the fresh ones.
-    fn read(
-        name: String,
-        (train, fresh): (ProbeSet, FeatureRows),
-        fresh_labels: &LabelSource,
-        options: &FitOptions,
-    ) -> Result<Self> {
-        check_ready(&train, (&fresh, fresh_labels), options)?;
-        Ok(Self { name, train, fresh, fresh_labels: fresh_labels.clone() })
-    }
-}
-
 /// Refuses training items that no probe can be fitted on, and fresh ones that it could not be applied to.
-fn check_ready(train: &ProbeSet, (fresh, labels): (&FeatureRows, &LabelSource), options: &FitOptions) -> Result<()> {
+pub(super) fn check_ready(
+    train: &ProbeSet,
+    (fresh, labels): (&FeatureRows, &LabelSource),
+    options: &FitOptions,
+) -> Result<()> {
     folds_of(train, options)?;
     fresh.check_like(train)?;
     fresh.check_labels(labels)
 }
 
-/// What step 4 is about, if it is declared.
-fn pooled_sets(file: &GateFile, (train, fresh): (&View, &View), options: &FitOptions) -> Result<Option<OtherSets>> {
-    let Some(of) = &file.pooled else { return Ok(None) };
-    let sets = (train.set(&of.train, &file.train.labels)?, fresh.rows(&of.fresh)?);
-    OtherSets::read(of.train.to_string(), sets, &file.fresh.labels, options).map(Some)
-}
-
-/// What step 5 is about, if it is declared.
-fn replicated_sets(file: &GateFile, (train, fresh): (&Side, &View), options: &FitOptions) -> Result<Option<OtherSets>> {
-    let Some(of) = &file.replication else { return Ok(None) };
-    let of_train = train.view.set(&of.train, of.train_labels.as_ref().unwrap_or(&file.train.labels))?;
-    if of_train.origin.same_weights(&train.set.origin) == Some(true) {
-        return Err(StudyError::Experiment {
-            name: file.name.clone(),
-            why: format!("[replication] '{}' has the weights of [train]: it is no other model", of.model),
-        });
-    }
-    let labels = of.fresh_labels.as_ref().unwrap_or(&file.fresh.labels);
-    OtherSets::read(of.model.clone(), (of_train, fresh.rows(&of.fresh)?), labels, options).map(Some)
-}
-
 /// What the directory belongs to: everything fixed before a fresh label is read.
-fn parts(file: &GateFile, train: &Side<'_>) -> Parts {
+fn parts(file: &GateFile, train: &ProbeSet, items: Option<&str>) -> Parts {
     Parts::default()
         .with("gates", &file.gates)
         .with("probe", &file.probe)
@@ -334,9 +233,9 @@ fn parts(file: &GateFile, train: &Side<'_>) -> Parts {
         .with("pooled", &file.pooled)
         .with("replication", &file.replication)
         .with("fresh", &file.fresh)
-        .with("train_features_sha256", &train.set.origin.features_sha256)
-        .with("train_labels_sha256", &train.set.origin.labels_sha256)
-        .with("train_items_sha256", train.texts.sha256())
+        .with("train_features_sha256", &train.origin.features_sha256)
+        .with("train_labels_sha256", &train.origin.labels_sha256)
+        .with("train_items_sha256", items)
 }
 
 /// Writes the probe, and then what is fixed from here on. A directory that was frozen before must agree.
@@ -403,17 +302,6 @@ fn but(file: &GateFile, (train, fresh): (&Side, &Side), tested: &Tested) -> Stri
     out
 }
 
-/// A probe on other features, what it did on fresh items, and its probabilities for them.
-struct Other {
-    transfer: Transfer,
-    seen: Seen,
-    /// Whether prompts were compared between its sets.
-    by_prompt: bool,
-    p: Vec<f64>,
-    /// What must be known of its labels.
-    warnings: Vec<String>,
-}
-
 /// What must be known of the labels that a probe is fitted and tested on, besides those of steps 1 and 2.
 pub(super) fn label_warnings(train: &ProbeSet, fresh: &ProbeSet) -> Vec<String> {
     let of_train = train.label_warnings().into_iter().map(|warning| format!("training: {warning}"));
@@ -428,74 +316,6 @@ fn told_of_labels(swept: &Swept, others: [(&str, Option<&Other>); 2], said: &[St
         of_others.flat_map(|(step, other)| other.warnings.iter().map(move |why| (format!("[{step}]"), why)));
     let new = of_axes.chain(of_others).filter(|(_, why)| !said.contains(why));
     new.map(|(step, why)| format!("{step}: {why}")).collect()
-}
-
-/// Steps 4 and 5: the same on other features of the items.
-fn other(
-    sets: OtherSets,
-    stage: &str,
-    (of_train, of_fresh): (&View, &View),
-    options: &FitOptions,
-    progress: &mut dyn Progress,
-) -> Result<Other> {
-    let OtherSets { name, train, fresh, fresh_labels } = sets;
-    let fresh = fresh.labelled(&fresh_labels)?;
-    let prompts = (Prompts::of(&of_train.texts(&train)?), Prompts::of(&of_fresh.texts(&fresh)?));
-    let by_prompt = overlap::compare(&prompts.0, (&fresh, &prompts.1))?.by_prompt;
-    let options = &options.clone().without_intervals();
-    let probe = fit(&train, options, stage, progress)?.probe;
-    let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
-    let warnings = label_warnings(&train, &fresh);
-    let chosen = probe.meta.chosen;
-    let p = predictions.into_iter().nth(chosen).expect("a fit has predictions");
-    let null = null_of(&p, &fresh, options);
-    let mut seen = Seen::fresh(&evaluation, (&p, &fresh), null.as_ref(), options);
-    // A probe fitted on three positives tells nothing, however many fresh items it is applied to.
-    seen.smaller = seen.smaller.min(train.origin.smaller_worth());
-    let (cv, EvalResult { measured, train_chosen, .. }) = (&probe.meta.results[chosen], &evaluation.results[chosen]);
-    let transfer = Transfer {
-        name,
-        c: cv.c,
-        cv_auc: cv.cv.auc,
-        cv_p: probe.meta.null.as_ref().map(|null| null.p),
-        cv_asym: cv.cv.best_asym,
-        fresh_auc: measured.auc,
-        fresh_range: measured.auc_delong,
-        gate: *train_chosen,
-        oracle: measured.best,
-        failure_modes: Vec::new(),
-        train: train.origin,
-        fresh: fresh.origin,
-    };
-    Ok(Other { transfer, seen, by_prompt, p, warnings })
-}
-
-/// A step on other features; compared with the baselines if it is about the same answers.
-fn of_other(
-    file: &GateFile,
-    name: StepName,
-    found: Option<&mut Other>,
-    (fresh, baselines): (&ProbeSet, &[Ran]),
-) -> Step {
-    let Some(found) = found else {
-        return steps::not_run(&file.gates, name);
-    };
-    let Other { transfer, seen, p, .. } = found;
-    let same = transfer.fresh.labels_sha256 == fresh.origin.labels_sha256;
-    let beside = |(of, others): &Ran| {
-        let gain = delong_difference(p, others, &fresh.labels, &fresh.units);
-        Baseline { gain: gain.value, gain_range: gain.range.into(), ..of.clone() }
-    };
-    let baselines: Vec<Baseline> = baselines.iter().filter(|_| same).map(beside).collect();
-    let step = steps::transfer(&file.gates, name, seen, &baselines);
-    if step.outcome != Outcome::Passed {
-        transfer.failure_modes = steps::failure_modes(&file.gates, (&transfer.train, &transfer.fresh), seen);
-    }
-    if same {
-        step
-    } else {
-        Step { note: format!("{}; no baselines, since these are other answers than step 2's", step.note), ..step }
-    }
 }
 
 /// The fresh items, scaled as the probe sees them, in their widest plane.

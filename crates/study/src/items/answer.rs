@@ -159,6 +159,11 @@ fn loses(gold: &str) -> bool {
     !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
 }
 
+/// The truth value that a number stands for; none but 0 and 1 do.
+pub(crate) fn truth_of(number: f64) -> Option<bool> {
+    [(0.0, false), (1.0, true)].into_iter().find(|(of, _)| *of == number).map(|(_, truth)| truth)
+}
+
 /// Whether a response that ended for this reason was cut off at a token limit: in our words, or in those of the server that wrote it. Any
 /// other reason, such as `content_filter`, says nothing.
 pub(crate) fn cut_off(finish_reason: &str) -> Option<bool> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{
-    answer::cut_off,
+    answer::{cut_off, truth_of},
     fields::{as_form, kind, take_input, text},
     unique::Unique,
 };
@@ -172,14 +172,6 @@ impl Item {
     /// Whether the response was cut off, where the item says so: by `finish_reason` or by `truncated`.
     pub(crate) fn truncated(&self) -> Option<bool> {
         let reason = self.other.get("finish_reason").and_then(Value::as_str);
-        let truth = |value: &Value| match value {
-            Value::Bool(truth) => Some(*truth),
-            Value::Number(number) => {
-                [(0.0, false), (1.0, true)].into_iter().find(|of| Some(of.0) == number.as_f64()).map(|of| of.1)
-            }
-            Value::String(text) => text.to_lowercase().parse().ok(),
-            _ => None,
-        };
         reason.and_then(cut_off).or_else(|| truth(self.other.get("truncated")?))
     }
 
@@ -423,9 +415,7 @@ fn add_fields(name: &str, value: &Value, names: &mut Vec<String>) {
 fn truth(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(truth) => Some(*truth),
-        Value::Number(number) => {
-            [(1.0, true), (0.0, false)].into_iter().find(|(x, _)| number.as_f64() == Some(*x)).map(|(_, truth)| truth)
-        }
+        Value::Number(number) => truth_of(number.as_f64()?),
         Value::String(text) => text.trim().to_lowercase().parse().ok(),
         _ => None,
     }

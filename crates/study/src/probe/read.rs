@@ -9,7 +9,7 @@ use crate::{
     Array, FeatureMeta, Item, Npz, Result, StudyError,
     capture::join::read_meta,
     items::{
-        answer::cut_off,
+        answer::{cut_off, truth_of},
         columns::{PROMPT_HASH, RESPONSE_HASH, TRUNCATED, prompt_hash, response_hash},
         predicate::within,
         unique::Unique,
@@ -136,10 +136,7 @@ pub(crate) fn features(source: &FeatureSource) -> Result<Table> {
         }
         Some(_) => None,
         None => match Npz::find_array(path, TRUNCATED)? {
-            Some(Array::F64(shape, ends)) if shape[..] == [rows] => {
-                let end = |x: f64| [(0.0, false), (1.0, true)].into_iter().find(|of| of.0 == x).map(|of| of.1);
-                Some(ends.into_iter().map(end).collect())
-            }
+            Some(Array::F64(shape, ends)) if shape[..] == [rows] => Some(ends.into_iter().map(truth_of).collect()),
             _ => None,
         },
     };

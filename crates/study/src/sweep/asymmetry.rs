@@ -96,7 +96,7 @@ pub(crate) fn column(arm: &[Stance], base: &[Stance], items: usize, units: &[Vec
         .collect();
     let (below, above) = rare(&unit_answers);
     // One unit with most of the answers says nothing of how much units vary, and neither do the others by themselves.
-    let interval = if effective_units(sizes.iter().map(|&size| size as f64)) < 2.0 {
+    let interval = if effective_units(sizes.iter().copied()) < 2.0 {
         Interval { mean, low: f64::NAN, high: f64::NAN }
     } else {
         Interval { mean, low: student.low.min(mean - below), high: student.high.max(mean + above) }

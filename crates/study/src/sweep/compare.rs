@@ -5,23 +5,21 @@ use std::borrow::Cow;
 use headtemper_engine::FinishReason;
 use headtemper_hook::Positions;
 use headtemper_stats::{
-    Interval, SignFlips, averaged_shares, clustered_t, effective_units, mean, paired_shares, sign_flip_test,
+    Interval, SignFlips, averaged_shares, clustered_t, effective_units, paired_shares, sign_flip_test,
 };
 
 use crate::{
     Arm, Grader, Item, RandomFrom, Role, Row,
     items::units::{sizes, sums, units},
-    significance::LEVEL,
     sweep::{
         arms::likeness,
         asymmetry::{self, Stance},
         beside_random::{SetArm, beside_random},
         compared::{Compared, PerOutcome},
         mark::{JudgedAnswers, Mark, marks_by_rules},
-        outcome::{
-            ArmOutcome, Band, Difference, Flips, Marked, Outcomes, SeedFloor, SweepTable, UNEQUAL_SHARES, Values,
-            outcome,
-        },
+        of_seeds::{accuracy_by_seed, floor_of_seeds},
+        outcome::{ArmOutcome, Band, Difference, Flips, Marked, Outcomes, SweepTable, Values, outcome},
+        withhold::{withhold, withhold_unjudged},
     },
     text::as_written,
 };
@@ -53,10 +51,10 @@ pub struct Answered<'a> {
 }
 
 /// An arm with the values that it is compared by.
-struct Judged<'a> {
-    arm: &'a Arm,
-    outcome: ArmOutcome,
-    values: Values,
+pub(super) struct Judged<'a> {
+    pub(super) arm: &'a Arm,
+    pub(super) outcome: ArmOutcome,
+    pub(super) values: Values,
     /// Whether each answer is right, and whether it is asserted.
     stances: Vec<Stance>,
 }
@@ -156,83 +154,6 @@ fn at_context(row: &Row, max_new_tokens: usize) -> bool {
     row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }
 
-/// Whether shares of this many answers differ too much: by more than two of a hundred, which must not exceed itself because shares are
-/// rounded; and by more than one answer, however large its share of a few, as one can make no difference that counts.
-fn unequal(here: f64, there: f64, answers: usize) -> bool {
-    let gap = (here - there).abs();
-    gap > UNEQUAL_SHARES + 1e-9 && gap * answers as f64 > 1.0 + 1e-9
-}
-
-/// The tempered arms of which surely more answers lack something than of the reference's, or fewer: by sign flips over units, for all of
-/// them together. Of many answers, a share that differs by less than [`UNEQUAL_SHARES`] may still be the arm's doing, and make what looks
-/// like a finding. Random sets take no part: one that is withheld counts against all findings, and some would be by chance.
-fn surely_unequal(
-    judged: &[Judged<'_>],
-    reference: usize,
-    units: &[Vec<usize>],
-    lacks: &dyn Fn(usize) -> Vec<bool>,
-) -> Vec<bool> {
-    let items = units.iter().map(Vec::len).sum::<usize>();
-    let of_reference = lacks(reference);
-    let column = |arm: usize| -> Vec<f64> {
-        let more: Vec<f64> = lacks(arm)
-            .iter()
-            .zip(&of_reference)
-            .map(|(&own, &other)| f64::from(i8::from(own) - i8::from(other)))
-            .collect();
-        let of_item: Vec<f64> = (0..items).map(|item| more.iter().skip(item).step_by(items).sum()).collect();
-        sums(&of_item, units)
-    };
-    let tempered: Vec<usize> = (0..judged.len()).filter(|&arm| judged[arm].arm.role == Role::Tempered).collect();
-    let columns: Vec<Vec<f64>> = tempered.iter().map(|&arm| column(arm)).collect();
-    let (_, p_max) = tested(&columns.iter().map(|column| &column[..]).collect::<Vec<_>>());
-    let mut sure = vec![false; judged.len()];
-    for (arm, p) in tempered.into_iter().zip(p_max) {
-        sure[arm] = p <= LEVEL;
-    }
-    sure
-}
-
-/// Marks the arms that were cut off more or less often than the reference: by too large a share, or by more than chance does.
-fn withhold(judged: &mut [Judged<'_>], reference: usize, rows: &[&[Row]], units: &[Vec<usize>]) {
-    let cut_off = |arm: usize| rows[arm].iter().map(|row| row.finish_reason == FinishReason::Length).collect();
-    let sure = surely_unequal(judged, reference, units, &cut_off);
-    let there = judged[reference].outcome.truncated;
-    for (Judged { outcome, .. }, sure) in judged.iter_mut().zip(sure) {
-        let here = outcome.truncated;
-        if sure || unequal(here, there, outcome.n) {
-            let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-            let why = format!("{} of its answers were cut off, of the reference's {}", percent(here), percent(there));
-            outcome.withheld = Some(why);
-        }
-    }
-}
-
-/// Marks the arms for which what an outcome needs to know is missing more or less often than for the reference: the answers that would be
-/// compared may be the arm's choice.
-fn withhold_unjudged(
-    judged: &mut [Judged<'_>],
-    reference: usize,
-    (which, axes): (Compared<'_>, &[String]),
-    marks: &[Cow<'_, [Mark]>],
-    units: &[Vec<usize>],
-) {
-    let share = |of: &ArmOutcome| of.unjudged(which) as f64 / of.n as f64;
-    let Judged { outcome: of_reference, values, .. } = &judged[reference];
-    // Of an outcome that nothing says anything of, nothing is withheld.
-    if !values.get(which).is_some_and(|values| values.iter().any(|value| value.is_finite())) {
-        return;
-    }
-    let there = share(of_reference);
-    let lacks = |arm: usize| marks[arm].iter().map(|mark| mark.lacks(which, axes)).collect();
-    let sure = surely_unequal(judged, reference, units, &lacks);
-    for (Judged { outcome, .. }, sure) in judged.iter_mut().zip(sure) {
-        if sure || unequal(share(outcome), there, outcome.n) {
-            outcome.unequally_judged.push(which.name());
-        }
-    }
-}
-
 /// The differences of one outcome, for every arm that can be compared.
 fn compare(judged: &mut [Judged<'_>], reference: usize, which: Compared<'_>, units: &[Vec<usize>]) {
     for family in [true, false] {
@@ -318,7 +239,7 @@ fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(
         return paired_shares(count(1.0), count(-1.0), d.len());
     }
     let student = clustered_t(d, &sizes);
-    if effective_units(sizes.iter().map(|&size| size as f64)) < 2.0 {
+    if effective_units(sizes.iter().copied()) < 2.0 {
         return Interval { low: f64::NAN, high: f64::NAN, ..student };
     }
     let Some(span) = which.span() else { return student };
@@ -328,7 +249,7 @@ fn interval(which: Compared<'_>, d: &[f64], units: &[Vec<usize>], pair: &dyn Fn(
 }
 
 /// Sign-flip p of every column, by itself and for the largest of all columns.
-fn tested(columns: &[&[f64]]) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn tested(columns: &[&[f64]]) -> (Vec<f64>, Vec<f64>) {
     let items = columns.first().map_or(0, |column| column.len());
     // Items that differ nowhere are the same under either sign. Without them, a few items have few sign patterns, and all are tried.
     let differing: Vec<usize> = (0..items).filter(|&item| columns.iter().any(|of| of[item] != 0.0)).collect();
@@ -413,57 +334,6 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
         tables.push(SweepTable { set, heads, positions, max_new_tokens, arms, bands: Vec::new() });
     }
     tables
-}
-
-/// The reference's accuracy under each seed; its marks are in the order `[seed * items + item]`.
-fn accuracy_by_seed(items: usize, marks: &[Mark]) -> Vec<Option<f64>> {
-    let of = |marks: &[Mark]| {
-        let right: Vec<f64> = marks.iter().filter_map(|mark| Some(f64::from(u8::from(mark.right?)))).collect();
-        (!right.is_empty()).then(|| mean(&right))
-    };
-    marks.chunks(items.max(1)).map(of).collect()
-}
-
-/// How much another seed changes the reference's answers, which are in the order `[seed * items + item]`.
-fn floor_of_seeds(items: usize, Marked { rows, marks }: Marked<'_>, axes: &[String]) -> Option<SeedFloor> {
-    let chunk = items.max(1);
-    let seeds: Vec<Marked<'_>> =
-        rows.chunks(chunk).zip(marks.chunks(chunk)).map(|(rows, marks)| Marked { rows, marks }).collect();
-    let pairs: Vec<(usize, usize)> = (0..seeds.len()).flat_map(|one| (0..one).map(move |other| (one, other))).collect();
-    if pairs.is_empty() {
-        return None;
-    }
-    let named = ("", 1.0, Role::Reference);
-    let against = |&(one, other): &(usize, usize)| {
-        let other: &[Row] = seeds[other].rows;
-        outcome(named, seeds[one], axes, Some(other)).0.changed
-    };
-    let of_seeds: Vec<(ArmOutcome, Values)> = seeds
-        .iter()
-        .map(|&answers| {
-            let (outcome, values, _) = outcome(named, answers, axes, None);
-            (outcome, values)
-        })
-        .collect();
-    let largest = |which: Compared<'_>| {
-        let means: Vec<f64> = of_seeds
-            .iter()
-            .map(|(outcome, values)| {
-                if which == Compared::AssertionAsymmetry {
-                    return outcome.assertion_asymmetry.unwrap_or(f64::NAN);
-                }
-                let of = values.get(which).into_iter().flatten();
-                mean(&of.copied().filter(|x| x.is_finite()).collect::<Vec<_>>())
-            })
-            .collect();
-        let gaps = pairs.iter().map(|&(one, other)| (means[one] - means[other]).abs());
-        gaps.filter(|gap| gap.is_finite()).max_by(f64::total_cmp)
-    };
-    Some(SeedFloor {
-        pairs: pairs.len(),
-        changed: mean(&pairs.iter().map(against).collect::<Vec<_>>()),
-        largest: PerOutcome::from_fn(axes, largest),
-    })
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ mod earlier;
 pub(crate) mod examples;
 pub(crate) mod files;
 pub(crate) mod mark;
+mod of_seeds;
 pub mod outcome;
 pub(crate) mod reading;
 pub(crate) mod run;
 pub(crate) mod text;
 mod touched;
 mod warnings;
+mod withhold;
 
 use std::{
     collections::BTreeSet,
