@@ -1,5 +1,6 @@
 //! `temper probe` as a user runs it, on files that a user's script could have written.
 
+mod beside;
 mod falsify;
 mod gate;
 
