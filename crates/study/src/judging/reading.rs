@@ -137,26 +137,11 @@ fn ends_there(rest: &str) -> bool {
     }
 }
 
-/// Words at the start of a further line that turn a verdict round.
+/// Words that turn a verdict round, behind it or at the start of a further line.
 const TURNS: [&str; 6] = ["but", "however", "actually", "wait", "though", "although"];
-/// Words behind a verdict that take some of it back.
-const QUALIFIERS: [&str; 15] = [
-    "but",
-    "though",
-    "although",
-    "however",
-    "except",
-    "unless",
-    "only",
-    "partly",
-    "partially",
-    "mostly",
-    "almost",
-    "nearly",
-    "somewhat",
-    "actually",
-    "wait",
-];
+/// Words that take some of it back where they stand behind it.
+const QUALIFIERS: [&str; 9] =
+    ["except", "unless", "only", "partly", "partially", "mostly", "almost", "nearly", "somewhat"];
 
 /// Whether what follows a verdict asks it, or takes it back: a question mark behind it, or a word such as "but", there or at the start of
 /// another line.
@@ -165,7 +150,11 @@ fn qualified(rest: &str, others: &[&str]) -> bool {
         let (word, _) = split_word(text);
         words.iter().any(|other| word.eq_ignore_ascii_case(other))
     };
-    rest.trim_start().starts_with('?') || begins(rest, &QUALIFIERS) || others.iter().any(|line| begins(line, &TURNS))
+    let turns = |text: &str| begins(text, &TURNS);
+    rest.trim_start().starts_with('?')
+        || begins(rest, &QUALIFIERS)
+        || turns(rest)
+        || others.iter().any(|line| turns(line))
 }
 
 /// Whether a number has a minus before it; a dash with a space behind begins an entry of a list.
