@@ -358,6 +358,8 @@ fn mixed_types_are_not_rounded() {
     };
     assert_eq!(held(&golden_dir("qwen3").join("model.bf16.gguf")), "bf16");
     assert_eq!(held(&golden_dir("llama").join("model.f16.gguf")), "f16");
+    // The taps of its convolutions are f32, in files of the converter as well.
+    assert_eq!(held(&golden_dir("qwen3_5").join("model.bf16.gguf")), "bf16");
     let embedding = Tensor::ones((320, 128), DType::F32, &Device::Cpu).unwrap();
     let blocks = golden_dir("llama-blocks").join("model.q8_0.gguf");
     rewritten(&blocks, &file, &[], &[("token_embd.weight", embedding, GgmlDType::BF16)]);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use headtemper_engine::hub::{HubEnv, HubError, HubOptions, Offline, Snapshot, fetch_with};
 use tempfile::TempDir;
 
-use mock::{Files, Hub, ID, INDEX, OLD, Request, WEIGHTS, sha256, sharded, single, weights};
+use mock::{Files, Hub, ID, INDEX, OLD, Request, WEIGHTS, indexed, sha256, sharded, single, weights};
 
 const NEW: &str = "2222222222222222222222222222222222222222";
 /// The files that are fetched for the model in one file.
@@ -70,6 +70,17 @@ fn shards_come_from_the_index_whatever_their_names() {
     let shards = ["50%25.safetensors", "part one #1.safetensors", "sub/zwei-é?.safetensors"];
     assert_holds(&snapshot, &sharded(), &[&["config.json", "tokenizer.json", INDEX], &shards[..]].concat());
     assert!(!snapshot.dir.join("consolidated.safetensors").exists());
+}
+
+/// As in transformers, a single file takes precedence: an index beside it, even one that another program left in the cache, is not read.
+#[test]
+fn an_index_beside_a_single_file_counts_for_nothing() {
+    let (hub, cache) = (Hub::new(indexed()), TempDir::new().unwrap());
+    let first = fetch(&env(&hub, &cache)).unwrap();
+    assert_holds(&first, &single(), &SINGLE);
+    fs::write(first.dir.join(INDEX), indexed().get(INDEX).unwrap()).unwrap();
+    let offline = HubEnv { offline: true, ..env(&hub, &cache) };
+    assert_holds(&fetch(&offline).unwrap(), &single(), &SINGLE);
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn items_without_an_answer_are_swept() {
     };
     lab.write_lines("q.jsonl", lines(&lab.read("q.jsonl")).into_iter().map(ask).collect::<Vec<_>>());
     let out = lab.done("run x.toml --out out");
-    assert!(out.contains("1 answer is empty and takes no part in the attribution"), "{out}");
+    assert!(out.contains("1 answer says nothing and takes no part in the attribution"), "{out}");
     assert!(!by_id(&lab.read("out/judged.jsonl")).contains_key("q3"));
     let report = lab.json("out/report.json");
     let counted: u64 = report["cohorts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();

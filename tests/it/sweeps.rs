@@ -209,6 +209,14 @@ fn what_is_tried_one_by_one_is_one_family() {
     );
     assert!(lab.read("out/report.html").contains("rows that no table here holds"));
 
+    // What a call could not show is not forgotten: it joins the tables of a later one that it fits.
+    sweep("--heads L3H0 --lambda 1,1,0.5,0 --seeds 1", "out");
+    let (arms, _, elsewhere) = told("out");
+    assert_eq!(arms.len(), 2 + 3 * 2);
+    assert_eq!(lab.json("out/sweep.json")["seeds"], json!([1, 2]));
+    assert_eq!(elsewhere, Some(json!(["L1H1@0", "seed 3"])));
+    sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
+
     // Accepted answers are no part of what is generated, but all of what is right: other ones are told.
     let again = || sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
     assert!(!again().contains("other than in the last call"));
@@ -220,6 +228,35 @@ fn what_is_tried_one_by_one_is_one_family() {
         "{err}"
     );
     assert_eq!(told("out").0["base"]["accuracy"], 0.0);
+}
+
+/// One directory, random sets of both kinds: tempered sets are compared with those of the last call, and no others are listed.
+#[test]
+fn random_sets_of_one_kind_stand_in_the_tables() {
+    const TWO: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12";
+    let lab = Lab::new();
+    prompts(&lab, 12);
+    let sweep = |kind: &str, out: &str| {
+        lab.ends(0, &format!("{TWO} --lambda 1,0.5 --random-sets 4 --random-from {kind} --out {out}"))
+    };
+    sweep("layers", "both");
+    let (out, _) = sweep("model", "both");
+    assert!(!out.contains("no table here holds"), "{out}");
+    let (_, err) = lab.ends(0, &format!("{TWO} --lambda 1,0.2 --out both"));
+    assert!(err.contains("5 arms of earlier calls"), "{err}");
+    sweep("model", "both");
+    sweep("model", "model");
+    let (both, model) = (lab.json("both/sweep.json"), lab.json("model/sweep.json"));
+    assert_eq!((&both["random"], &both["random_from"]), (&model["random"], &model["random_from"]));
+    assert_eq!(both["random"].as_array().unwrap().len(), 4);
+    // The other λ was tried as well, and has random sets at no λ of its own.
+    assert_eq!(
+        both["tables"][0]["arms"].as_array().unwrap().len(),
+        model["tables"][0]["arms"].as_array().unwrap().len() + 1
+    );
+    sweep("layers", "both");
+    assert_eq!(lab.json("both/sweep.json")["random_from"], "layers");
+    assert_eq!(lab.json("both/sweep.json")["random"].as_array().unwrap().len(), 4);
 }
 
 /// A row for every item and arm; the control is the λ = 1 arm, whose answers are the untouched model's.

@@ -82,7 +82,7 @@ impl Engine {
             logits: request.keep.logits,
             kept: if request.kept { items.len() } else { 0 },
         };
-        let cost = self.cost()?;
+        let cost = self.cost();
         plan_capture(&cost, &texts, Limit::of(request.memory, self.model.device(), cost.held), name)
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
-use headtemper_model::{CausalLm, Checkpoint, Kernels, Operations, Precision, Products};
+use headtemper_model::{CausalLm, Checkpoint, Config, Kernels, Operations, Precision, Products};
 
 use crate::{
     ChatTemplate, Encoded, EngineError, GenerateOptions, Identity, Input, Result, StopSet, TextTokenizer, device,
@@ -49,6 +49,8 @@ pub struct Engine {
     placeholders: Vec<u32>,
     identity: Identity,
     checkpoint: Checkpoint,
+    /// As the checkpoint had it when it was opened.
+    config: Config,
     path: PathBuf,
     note: Option<String>,
     pub(crate) played: Played,
@@ -105,7 +107,7 @@ impl Engine {
         let Located { checkpoint, path, note, .. } = located;
         let note = device::noted(device::noted(note, instead), of_texts);
         let played = Played::default();
-        Ok(Self { model, stop, tokenizer, template, placeholders, identity, checkpoint, path, note, played })
+        Ok(Self { model, stop, tokenizer, template, placeholders, identity, checkpoint, config, path, note, played })
     }
 
     /// The geometry.
@@ -121,6 +123,11 @@ impl Engine {
     /// What the model was loaded from.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// The configuration that it was loaded by.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// What a user should know about how the model was found, such as that the hub could not be reached.
@@ -183,7 +190,7 @@ impl Engine {
     /// # Errors
     /// If there is no room for it.
     pub fn with_random_weights(&self, seed: u64) -> Result<Self> {
-        let config = self.checkpoint.config()?;
+        let config = self.config.clone();
         let Texts { tokenizer, template, stop, placeholders, .. } = Texts::of(&self.checkpoint, &config)?;
         let model = headtemper_model::load_random(&config, seed, self.model.device())?;
         let identity = Identity {
@@ -195,7 +202,7 @@ impl Engine {
         };
         let (checkpoint, path, note) = (self.checkpoint.clone(), self.path.clone(), None);
         let played = Played::default();
-        Ok(Self { model, stop, tokenizer, template, placeholders, identity, checkpoint, path, note, played })
+        Ok(Self { model, stop, tokenizer, template, placeholders, identity, checkpoint, config, path, note, played })
     }
 
     /// Encodes an input and its response; `what` names it in errors.

@@ -208,14 +208,14 @@ impl Keep {
         }
     }
 
-    /// Numbers that are held for one text during generation, token by token.
-    pub(crate) fn rolling(&self, spec: &ModelSpec) -> usize {
+    /// Numbers that are held for one text of at most `most` tokens during generation, token by token.
+    pub(crate) fn rolling(&self, spec: &ModelSpec, most: usize) -> usize {
         let hidden = self.read_hidden(spec);
         let pooled = match self.pool {
             Pool::Last | Pool::Response => hidden,
-            Pool::LastN(n) => n.saturating_mul(hidden),
+            Pool::LastN(n) => n.min(most).saturating_mul(hidden),
         };
-        let heads = self.last_n.saturating_mul(self.of_heads(spec));
+        let heads = self.last_n.min(most).saturating_mul(self.of_heads(spec));
         self.read(spec).saturating_add(pooled).saturating_add(heads)
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     EngineError, Result, TextTokenizer,
-    chat::{json_file, token_text},
+    chat::{json_file, token_text, tokenizer_config},
 };
 
 /// The tokens that end a generation: the union of what all files of the model say, since one file alone is often wrong.
@@ -61,7 +61,7 @@ impl StopSet {
             ),
         })?;
         ids.extend(ends);
-        let eos = token_text(&json_file(dir, "tokenizer_config.json")?["eos_token"]);
+        let eos = token_text(&tokenizer_config(dir)?["eos_token"]);
         ids.extend(eos.and_then(|token| tokenizer.id(&token)));
         Ok(Self(ids))
     }

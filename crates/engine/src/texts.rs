@@ -50,14 +50,17 @@ impl Texts {
 }
 
 /// What changes even greedy answers of transformers' `generate` when `generation_config.json` has it, with the value that changes nothing.
-const PROCESSORS: [(&str, f64); 9] = [
+const PROCESSORS: [(&str, f64); 11] = [
     ("suppress_tokens", 0.0),
     ("begin_suppress_tokens", 0.0),
     ("bad_words_ids", 0.0),
     ("sequence_bias", 0.0),
-    ("forced_bos_token_id", 0.0),
-    ("forced_eos_token_id", 0.0),
+    // Every id is one, 0 as well.
+    ("forced_bos_token_id", f64::NAN),
+    ("forced_eos_token_id", f64::NAN),
     ("min_new_tokens", 0.0),
+    ("min_length", 0.0),
+    ("num_beams", 1.0),
     ("no_repeat_ngram_size", 0.0),
     ("repetition_penalty", 1.0),
 ];
@@ -92,6 +95,10 @@ mod tests {
             None
         );
         assert_eq!(told(r#"{"repetition_penalty": 1, "no_repeat_ngram_size": 0, "forced_eos_token_id": null}"#), None);
+        assert_eq!(told(r#"{"min_length": 0, "num_beams": 1}"#), None);
+        assert!(
+            told(r#"{"forced_eos_token_id": 0, "min_length": 3}"#).unwrap().contains("forced_eos_token_id, min_length")
+        );
         let why = told(r#"{"repetition_penalty": 1.3, "suppress_tokens": [258883, 258882]}"#).unwrap();
         assert!(why.starts_with("generation_config.json has suppress_tokens, repetition_penalty, which"), "{why}");
     }

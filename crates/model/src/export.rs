@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -27,6 +28,12 @@ pub struct Folded {
     pub differs: bool,
 }
 
+fn make_writable(path: &Path) -> std::io::Result<()> {
+    let mut permissions = fs::metadata(path)?.permissions();
+    permissions.set_mode(permissions.mode() | 0o200);
+    fs::set_permissions(path, permissions)
+}
+
 /// Copies a safetensors file with a plan folded into the output projections that it holds. Everything else stays as it is, byte
 /// for byte: names, order, types, metadata.
 ///
@@ -42,6 +49,8 @@ pub fn fold_file(from: &Path, to: &Path, plan: &HeadPlan, spec: &ModelSpec) -> L
         move |source| ModelError::Read { path: path.clone(), source }
     };
     fs::copy(from, to).map_err(|source| ModelError::Copy { from: from.into(), to: to.into(), source })?;
+    // A copy has the permissions of what it is of, which may be for reading alone.
+    make_writable(to).map_err(io(to))?;
     let mut file = fs::OpenOptions::new().read(true).write(true).open(to).map_err(io(to))?;
     let mut folded = Folded::default();
     for tensor in stored_tensors(from)? {

@@ -133,7 +133,7 @@ pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path
     RunDir::check(dir, "score", &work.parts, run.shard)?;
     let there = keys_in::<ScoreRow>(dir)?;
     let missing = work.missing(|key| there.contains(key));
-    let to_do = work.to_do(&missing)?;
+    let to_do = work.to_do(&missing);
     let memory = if to_do.cells > 0 { Some(work.memory(&missing)?) } else { None };
     let counts = (work.part.len() - to_do.cells, to_do.cells);
     let dry = DryRun::estimate(engine, "score", counts, (to_do.tokens, 0), memory)?;

@@ -260,6 +260,14 @@ pub(super) fn single() -> Files {
     ])
 }
 
+/// A model in one file that has an index as well, of shards that are not there.
+pub(super) fn indexed() -> Files {
+    let index = json!({"metadata": {}, "weight_map": {"a": "model-00001-of-00001.safetensors"}});
+    let mut all = single();
+    all.extend(files(&[(INDEX, index.to_string().as_bytes())]));
+    all
+}
+
 /// A model in three files with odd names, and a fourth that the index does not name.
 pub(super) fn sharded() -> Files {
     let index = json!({"metadata": {}, "weight_map": {"a": "part one #1.safetensors", "b": "sub/zwei-é?.safetensors",

@@ -66,7 +66,7 @@ impl ChatTemplate {
     /// # Errors
     /// If a file is malformed or the template does not parse.
     pub fn from_directory(dir: &Path) -> Result<Option<Self>> {
-        let config = json_file(dir, "tokenizer_config.json")?;
+        let config = tokenizer_config(dir)?;
         let jinja = dir.join("chat_template.jinja");
         let source = if jinja.exists() {
             let text = std::fs::read_to_string(&jinja)
@@ -188,6 +188,21 @@ fn template_text(value: &Value) -> Option<String> {
 /// The text of a special token: either a plain string, or the content of an object.
 pub(crate) fn token_text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value["content"].as_str()).map(String::from)
+}
+
+/// `tokenizer_config.json` of a directory. One that lists no added tokens is of the time when special tokens stood in a file of their
+/// own, which transformers lets decide then (`PreTrainedTokenizerBase._from_pretrained`).
+pub(crate) fn tokenizer_config(dir: &Path) -> Result<Value> {
+    let mut config = json_file(dir, "tokenizer_config.json")?;
+    if !config["added_tokens_decoder"].is_null() {
+        return Ok(config);
+    }
+    if let Value::Object(map) = json_file(dir, "special_tokens_map.json")? {
+        for (name, token) in map {
+            config[name] = token;
+        }
+    }
+    Ok(config)
 }
 
 /// A JSON file of a directory; `null` if it is absent.

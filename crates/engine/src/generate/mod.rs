@@ -177,7 +177,7 @@ impl Engine {
         let name = |row: usize| format!("row {row}");
         let planned = self.plan_with_starts(requests, plans.len(), options, &name)?;
         if !options.partial {
-            self.check_reach(requests, plans)?;
+            self.check_reach(requests, plans, options.keep.is_some())?;
         }
         let plan = planned.plan.clone();
         let done = self.generate_planned(requests, scale, planned, options, on_event);

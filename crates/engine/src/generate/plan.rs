@@ -52,13 +52,14 @@ impl Engine {
         }
         requests.iter().enumerate().try_for_each(|(row, request)| self.check(row, request, plans))?;
         let tokens: Vec<usize> = requests.iter().map(|request| self.most_tokens(request)).collect();
-        let cost = self.cost()?;
+        let cost = self.cost();
         let limit = Limit::of(options.memory, self.model.device(), cost.held);
         // A step never reads more than all prompts together.
         let prompts: usize = requests.iter().map(|request| request.ids.len()).sum();
         let bytes = |numbers: usize| (numbers as u64).saturating_mul(4);
+        let written = tokens.iter().zip(requests).map(|(all, request)| all - request.ids.len()).max().unwrap_or(0);
         let (beside, kept) = options.keep.as_ref().map_or((0, 0), |keep| {
-            (bytes(keep.rolling(self.spec())), bytes(keep.numbers(self.spec()) * requests.len()))
+            (bytes(keep.rolling(self.spec(), written)), bytes(keep.numbers(self.spec()) * requests.len()))
         });
         // A recorded step holds the text of a row whose tokens are penalised: as it is, as it is uploaded, and as it was.
         let longest = tokens.iter().max().filter(|_| self.plays_steps());
@@ -95,11 +96,11 @@ impl Engine {
     }
 
     /// Refuses a plan whose positions none of its rows can reach, however long they become: otherwise it would be known at the end only.
-    pub(super) fn check_reach(&self, requests: &[Request], plans: &[HeadPlan]) -> Result<()> {
+    /// `ending`: whether the last token that is written is read as well, as where what it leads to is kept.
+    pub(super) fn check_reach(&self, requests: &[Request], plans: &[HeadPlan], ending: bool) -> Result<()> {
         let mut reached = vec![None; plans.len()];
         for request in requests {
-            // The last token that is written is not read.
-            let read = self.most_tokens(request) - 1;
+            let read = self.most_tokens(request) - usize::from(!ending);
             let touched = plans[request.plan].positions().touch(read, request.ids.len());
             *reached[request.plan].get_or_insert(false) |= touched;
         }

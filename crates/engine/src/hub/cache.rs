@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hf_hub::Repo;
 
 use super::disk::{io_error, is_whole, make_parent, remove, rename};
-use super::files::{WEIGHTS_INDEX, needed, shards};
+use super::files::{WEIGHTS_INDEX, needed, sharded, shards};
 use super::names::is_name;
 use super::target::Target;
 use super::{HubError, Offline, Snapshot};
@@ -121,7 +121,7 @@ pub(super) fn cached(target: &Target, offline: Offline) -> Result<Snapshot, HubE
     let has = |name: &str| is_whole(&dir.join(name), None);
 
     let mut names = needed(has);
-    if has(WEIGHTS_INDEX) {
+    if sharded(&names) {
         names.extend(shards(&dir.join(WEIGHTS_INDEX))?);
     }
     if let Some(file) = names.iter().find(|name| !has(name)) {

@@ -33,7 +33,7 @@ use hf_hub::api::sync::{Api, ApiError, ApiRepo};
 
 use super::cache::link;
 use super::disk::{io_error, is_whole, make_parent, remove, rename, sha256};
-use super::files::{WEIGHTS, WEIGHTS_INDEX, is_weights, needed, shards};
+use super::files::{WEIGHTS, WEIGHTS_INDEX, is_weights, needed, sharded, shards};
 use super::listing::{Listing, Remote};
 use super::names::{escape, is_name, is_sha256};
 use super::target::Target;
@@ -69,7 +69,7 @@ impl<'a> Download<'a> {
         let dir = target.folder.snapshot(&listing.commit);
         let mut names = needed(has);
         self.ensure_all(&names)?;
-        if has(WEIGHTS_INDEX) {
+        if sharded(&names) {
             let shards = shards(&dir.join(WEIGHTS_INDEX))?;
             self.ensure_all(&shards)?;
             names.extend(shards);

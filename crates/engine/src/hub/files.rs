@@ -26,6 +26,11 @@ pub(super) fn needed(has: impl Fn(&str) -> bool) -> Vec<String> {
     [CONFIG].into_iter().chain(optional).chain([TOKENIZER, weights]).map(str::to_owned).collect()
 }
 
+/// Whether files that are [`needed`] have the weights in shards.
+pub(super) fn sharded(needed: &[String]) -> bool {
+    needed.iter().any(|name| name == WEIGHTS_INDEX)
+}
+
 /// The shards that an index names, sorted.
 pub(super) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     #[derive(Deserialize)]

@@ -3,7 +3,7 @@
 use headtemper_hook::{Heads, LayerSpec, Mixer};
 use headtemper_model::{Cache, Config, Kernels, attend_partial_bytes};
 
-use crate::{Engine, Result, memory::machine};
+use crate::{Engine, memory::machine};
 
 /// The program itself and the tokenizer's tables, if the system does not tell what they take.
 const PROGRAM: u64 = 64 << 20;
@@ -51,10 +51,7 @@ impl Engine {
     }
 
     /// What the model takes. The widths of MLPs are read from its configuration.
-    ///
-    /// # Errors
-    /// If the configuration is no longer there.
-    pub(crate) fn cost(&self) -> Result<Cost> {
+    pub(crate) fn cost(&self) -> Cost {
         let (spec, model) = (self.spec(), self.model());
         let (cpu, activations) = (model.device().is_cpu(), model.activations());
         let weights = model.holding().bytes() as u64;
@@ -63,8 +60,8 @@ impl Engine {
         let (vocab, size) = (spec.vocab as u64, activations.size_in_bytes());
         // candle's own operations widen some narrower numbers to 4 bytes.
         let number = if on_gpu { size } else { size.max(4) };
-        let floats = floats(&spec.layers, spec.d_model, &self.checkpoint().config()?);
-        Ok(Cost {
+        let floats = floats(&spec.layers, spec.d_model, self.config());
+        Cost {
             held: match machine::held() {
                 Some(held) if cpu => held.max(weights) + SPARE,
                 _ => weights + PROGRAM + SPARE,
@@ -80,7 +77,7 @@ impl Engine {
             // A copy before penalties, and the list that a cut (top-k, top-p) sorts.
             choice: rayon::current_num_threads() as u64 * vocab * (4 + 8),
             lazy: self.reserves_lazily(),
-        })
+        }
     }
 }
 

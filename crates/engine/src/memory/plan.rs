@@ -38,7 +38,8 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     pub(crate) fn of(self) -> Self {
-        Self { total: self.held + self.cache + self.activations + self.results, ..self }
+        let parts = [self.held, self.cache, self.activations, self.results];
+        Self { total: parts.into_iter().fold(0, u64::saturating_add), ..self }
     }
 
     pub(crate) fn fits(&self) -> bool {
@@ -121,10 +122,10 @@ pub(crate) fn plan_rows(
             held: cost.held,
             row: of(capacity),
             cache: if cost.lazy { written } else { reserved * of(capacity) },
-            activations: step_tokens as u64 * cost.token
-                + cost.partial(step_tokens, capacity)
-                + count as u64 * (cost.logits + rows.beside)
-                + cost.choice,
+            activations: (count as u64)
+                .saturating_mul(cost.logits.saturating_add(rows.beside))
+                .saturating_add(step_tokens as u64 * cost.token)
+                .saturating_add(cost.partial(step_tokens, capacity) + cost.choice),
             results: rows.kept,
             total: 0,
             limit: limit.0,

@@ -3,7 +3,7 @@
 use headtemper_hook::HeadRef;
 use headtemper_model::Config;
 
-use crate::{Encoded, Engine, Result};
+use crate::{Encoded, Engine};
 
 /// What untempered passes and cells cost, in units of one token read by all layers.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +16,9 @@ pub struct ScoreCost {
 
 impl Engine {
     /// What scoring costs, the plain way or the fast way. Work is counted by the parameters that a token is multiplied with.
-    ///
-    /// # Errors
-    /// If the configuration is no longer there.
-    pub fn score_cost(&self, plain: bool) -> Result<ScoreCost> {
+    pub fn score_cost(&self, plain: bool) -> ScoreCost {
         let spec = self.spec();
-        let tied = match self.checkpoint().config()? {
+        let tied = match self.config() {
             Config::Llama(config) => config.tied,
             Config::Qwen3(config) => config.tied,
             Config::Qwen35(config) => config.tied,
@@ -29,7 +26,7 @@ impl Engine {
         };
         let table = spec.vocab * spec.d_model;
         let body = (spec.parameters - spec.mapped_parameters).saturating_sub(table * if tied { 1 } else { 2 });
-        Ok(ScoreCost { layers: spec.layers.len(), head: table as f64 / body.max(1) as f64, plain })
+        ScoreCost { layers: spec.layers.len(), head: table as f64 / body.max(1) as f64, plain }
     }
 }
 

@@ -58,7 +58,7 @@ impl Engine {
         name: &dyn Fn(usize) -> String,
     ) -> Result<MemoryPlan> {
         self.check_score(items, request)?;
-        let cost = self.cost()?;
+        let cost = self.cost();
         let limit = Limit::of(request.memory, self.model().device(), cost.held);
         let wanted: Vec<usize> = (0..items.len()).filter(|&item| request.wants(item)).collect();
         let longest = wanted.iter().copied().max_by_key(|&item| (items[item].ids.len(), std::cmp::Reverse(item)));

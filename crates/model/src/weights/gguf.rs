@@ -101,10 +101,11 @@ impl GgufFile {
     }
 
     /// The type that matrices are held in by default: their own if all share a half-width type, otherwise f32. Quantised values fit
-    /// no half-width type.
+    /// no half-width type. The converter stores the taps of a convolution, which are no matrix, in f32 whatever the others are in.
     pub(super) fn native(&self) -> Held {
-        let matrices = self.content.tensor_infos.values().filter(|info| info.shape.rank() == 2);
-        super::common(matrices.map(|info| match info.ggml_dtype {
+        let is_matrix = |name: &str| !name.ends_with("ssm_conv1d.weight") && !self.is_extra(name);
+        let of_two = self.content.tensor_infos.iter().filter(|(_, info)| info.shape.rank() == 2);
+        super::common(of_two.filter(|(name, _)| is_matrix(name)).map(|(_, info)| match info.ggml_dtype {
             GgmlDType::F16 => Held::F16,
             GgmlDType::BF16 => Held::Bf16,
             _ => Held::F32,

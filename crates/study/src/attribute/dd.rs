@@ -6,11 +6,13 @@
 //! are dropped; heads are ranked by signed d; a pooled sd under 1e-8 gives a d of 0; lengths have 1e-8 added. What still differs
 //! here: the scripts take norms in bf16 where their model is bf16, and means in f32.
 
+use std::collections::BTreeMap;
+
 use headtemper_stats::{dot, mean, norm, variance};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Compat, RankBy,
+    Compat, RankBy, Result, StudyError,
     attribution::{Attribution, DdNames, Disposition, HeadEffect, text::ranked},
     store::files::write_json,
 };
@@ -68,10 +70,33 @@ fn layers(disposition: &Disposition) -> Vec<usize> {
     layers
 }
 
+/// What the scripts make of a name for the names of files.
+fn tag(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+}
+
+/// Refuses dispositions whose files would have one name.
+///
+/// # Errors
+/// Names two of them.
+pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for name in names {
+        if let Some(other) = seen.insert(tag(name), name) {
+            let found = format!("of the same files as '{other}' with --compat dd");
+            return Err(StudyError::option(
+                format!("the disposition '{name}'"),
+                found,
+                "different in letters or digits",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The two files that the scripts write for one disposition, with what their names begin with.
 pub(crate) fn files(attribution: &Attribution, disposition: &Disposition) -> [(String, Value); 2] {
-    let tag: String =
-        disposition.name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let tag = tag(&disposition.name);
     let layers = layers(disposition);
     let heads_of = |layer: usize| disposition.heads.iter().filter(|head| head.layer == layer).count();
     let arch = json!({
@@ -133,7 +158,7 @@ pub(crate) fn files(attribution: &Attribution, disposition: &Disposition) -> [(S
 ///
 /// # Errors
 /// If one cannot be written.
-pub(crate) fn write(run: &crate::RunDir, attribution: &Attribution) -> crate::Result<()> {
+pub(crate) fn write(run: &crate::RunDir, attribution: &Attribution) -> Result<()> {
     for disposition in &attribution.dispositions {
         for (name, content) in files(attribution, disposition) {
             write_json(&run.file(&name), &content)?;

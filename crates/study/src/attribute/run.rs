@@ -137,6 +137,9 @@ impl AttributeRun<'_> {
     /// Names the setting and what would have been allowed.
     pub fn check(&self) -> Result<()> {
         self.options.check()?;
+        if self.options.compat == Compat::Dd {
+            dd::check_names(self.specs.iter().map(|spec| spec.name.as_str()))?;
+        }
         let refused = |what: &str, found: String, allowed: &str| Err(StudyError::option(what, found, allowed));
         match (self.last_n, self.top.count, self.lambda) {
             (0, ..) => refused("last_n", "0".into(), "at least 1"),
@@ -151,9 +154,9 @@ impl AttributeRun<'_> {
     /// # Errors
     /// If a cohort is too small, an item has no response, or no item has a field that is named.
     pub fn check_items(&self, items: &[Item]) -> Result<()> {
-        let (specs, cohorts, _) = self.fill(self.specs.clone(), items)?;
+        let (specs, cohorts, _) = self.fill(self.specs.clone(), items, items)?;
         let chosen = self.members(&cohorts, items)?;
-        let (_, cohorts, _) = self.fill(specs, &chosen)?;
+        let (_, cohorts, _) = self.fill(specs, &chosen, items)?;
         let facts: Vec<ItemFacts> = chosen.iter().map(ItemFacts::of).collect();
         cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))
     }
@@ -196,8 +199,9 @@ impl AttributeRun<'_> {
 
     /// The cohorts, and the items in them as their source has them.
     fn choose<'a>(&self, source: &Source<'a>, items: &[Item]) -> Result<Chosen<'a>> {
-        let (specs, cohorts, skipped) = self.fill(self.specs.clone(), items)?;
-        let chosen = self.members(&cohorts, items)?;
+        let file = items;
+        let (specs, cohorts, skipped) = self.fill(self.specs.clone(), file, file)?;
+        let chosen = self.members(&cohorts, file)?;
         let members = chosen.len();
         let enough = |e: &Encoded| e.ids.len() >= e.prompt_len + dd::LEAST_RESPONSE;
         let (items, texts) = match source.texts(&chosen, self.options.compat)? {
@@ -209,22 +213,23 @@ impl AttributeRun<'_> {
         };
         self.options.heads.check(&texts.slots())?;
         let dropped = members - items.len();
-        let (specs, cohorts, late) = self.fill(specs, &items)?;
+        let (specs, cohorts, late) = self.fill(specs, &items, file)?;
         let skipped = skipped.into_iter().chain(late).collect();
         let facts = source.facts(&items)?;
         cohorts.iter().try_for_each(|cohorts| self.options.check_fields(Some(cohorts), &facts))?;
         Ok(Chosen { items, facts, texts, specs, cohorts, skipped, dropped })
     }
 
-    /// The dispositions whose cohorts the items fill, and why the others are passed over.
+    /// The dispositions whose cohorts the items, some of the file's, fill, and why the others are passed over.
     fn fill(
         &self,
         specs: Vec<DispositionSpec>,
         items: &[Item],
+        file: &[Item],
     ) -> Result<(Vec<DispositionSpec>, Vec<Cohorts>, Vec<Skipped>)> {
         let (mut filled, mut cohorts, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for spec in specs {
-            match spec.cohorts(items, LEAST) {
+            match spec.check_fields(file).and_then(|()| spec.cohorts(items, LEAST)) {
                 Ok(found) => {
                     cohorts.push(found);
                     filled.push(spec);

@@ -18,6 +18,15 @@ pub(super) struct Answers {
     pub(super) silent: usize,
 }
 
+/// What an item says of its answer cannot be, for what else is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contradicts {
+    /// By its accepted answers.
+    Gold,
+    /// By what it says elsewhere; it has no accepted answers.
+    Itself,
+}
+
 /// What is known of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
@@ -29,8 +38,8 @@ pub(super) struct Known {
     pub(super) correct: Option<bool>,
     /// Whether it hedges.
     pub(super) hedged: Option<bool>,
-    /// Whether its item contradicts its accepted answers.
-    pub(super) gold_contradicts: bool,
+    /// What contradicts its item where that says whether it is right.
+    pub(super) contradicts: Option<Contradicts>,
     /// Whether its item contradicts the lexicon.
     pub(super) lexicon_contradicts: bool,
 }
@@ -138,7 +147,10 @@ pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) ->
         finish_reason: row.map(|row| row.finish_reason).or_else(|| item.truncated().map(cut)),
         correct: by_gold.or(said.into_iter().flatten().next()),
         hedged: by_lexicon.or(hedged),
-        gold_contradicts: by_gold.is_some_and(|found| said.into_iter().flatten().any(|said| said != found)),
+        contradicts: match by_gold {
+            Some(found) => said.contains(&Some(!found)).then_some(Contradicts::Gold),
+            None => [true, false].iter().all(|&one| said.contains(&Some(one))).then_some(Contradicts::Itself),
+        },
         lexicon_contradicts: by_lexicon.zip(hedged).is_some_and(|(found, said)| found != said),
     }
 }
@@ -199,12 +211,17 @@ mod tests {
         ] {
             let found = of(with(more.clone()));
             assert_eq!((found.correct, found.hedged), (Some(true), Some(true)), "{more}");
-            assert_eq!([found.gold_contradicts, found.lexicon_contradicts], contradicted, "{more}");
+            let by_gold = found.contradicts == Some(Contradicts::Gold);
+            assert_eq!([by_gold, found.lexicon_contradicts], contradicted, "{more}");
         }
         // Without accepted answers and a lexicon, the item decides.
         let told = item(&json!({"prompt": "p", "response": "x", "label": "hw", "coverage": 0.5}));
         let found = known(&told, None, None);
-        assert_eq!((found.correct, found.hedged, found.gold_contradicts), (Some(true), Some(true), false));
+        assert_eq!((found.correct, found.hedged), (Some(true), Some(true)));
+        assert_eq!(found.contradicts, Some(Contradicts::Itself), "its label says wrong");
+        let other = json!({"prompt": "p", "response": "x", "label": "cw", "correct": true});
+        let found = known(&item(&other), None, None);
+        assert_eq!((found.correct, found.contradicts), (Some(true), Some(Contradicts::Itself)));
         // The item cannot have said anything of an answer that was generated just now.
         let written = row("x", FinishReason::Stop);
         let found = known(&told.answered_by(&written), Some(&written), None);

@@ -159,6 +159,9 @@ pub struct CutOff {
 pub struct Contradicted {
     /// By `correct`, `coverage` or label, the item contradicts its accepted answers: the accepted answers count.
     pub by_gold: usize,
+    /// Without accepted answers, the item's `correct`, `coverage` and label contradict each other: the first of them counts.
+    #[serde(default)]
+    pub by_itself: usize,
     /// By its label, the item contradicts the lexicon: the lexicon counts.
     pub by_lexicon: usize,
 }

@@ -7,7 +7,7 @@ use headtemper_stats::{Delong, clustered_delong};
 
 use super::{
     Changes, Contradicted, CutOff, GateResult, GatedRow, Standing, ThresholdFrom,
-    answers::{Answers, known},
+    answers::{Answers, Contradicts, known},
     frozen::FrozenProbe,
     site::ProbeSite,
     warnings::{never_dealt, no_grade, other_regime, warnings},
@@ -177,7 +177,8 @@ impl<'a> Gate<'a> {
         let ranked = ranked(&of_rows, &units);
         let cut_off = CutOff::of(&of_rows);
         let contradicted = Contradicted {
-            by_gold: answers.count(|known| known.gold_contradicts),
+            by_gold: answers.count(|known| known.contradicts == Some(Contradicts::Gold)),
+            by_itself: answers.count(|known| known.contradicts == Some(Contradicts::Itself)),
             by_lexicon: answers.count(|known| known.lexicon_contradicts),
         };
         let change = Changes::of(&of_rows, &units);

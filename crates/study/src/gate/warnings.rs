@@ -7,7 +7,12 @@ use crate::{
     Grade, Item,
     confounds::{SAY_SO, Truncation},
     falsify::{Outcome, word},
-    items::{Systems, answer::gold_warning, cohort::label_counts},
+    items::{
+        Systems,
+        answer::gold_warning,
+        cohort::label_counts,
+        thought::{told_thoughts, within_thought},
+    },
     probe::Probe,
     sweep::outcome::OF_CUT_OFF,
     text::{count, percent, some_of},
@@ -25,12 +30,14 @@ pub(super) fn warnings(
     contradicted: Contradicted,
 ) -> Vec<String> {
     let (all, of) = (answers.items.len(), measured.len());
+    let (within, said) = within_thought(answers.items.iter().filter_map(|item| item.response.as_deref()));
     gold_warning(&answers.items)
         .into_iter()
         .chain(nothing_known(measured, &answers.items))
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
+        .chain(told_thoughts(within, said))
         .chain(truncation(cut_off, of))
         .chain(
             (cut_off.unsaid > 0)
@@ -108,10 +115,11 @@ fn counted_as_asserted(answers: &Answers, settings: &GateRun<'_>) -> Vec<String>
 }
 
 /// Items that contradict what decides about their answers.
-fn contradictions(Contradicted { by_gold, by_lexicon }: Contradicted) -> Vec<String> {
+fn contradictions(Contradicted { by_gold, by_itself, by_lexicon }: Contradicted) -> Vec<String> {
     let told = |(n, said): (usize, &str)| (n > 0).then(|| format!("{} had {said}", count(n, "item")));
     [
         (by_gold, "a correct, coverage or label that the accepted answers contradict: the accepted answers count"),
+        (by_itself, "a correct, coverage or label that contradict each other: the first of them counts"),
         (by_lexicon, "a label whose hedging the lexicon contradicts: the lexicon counts"),
     ]
     .into_iter()

@@ -85,14 +85,21 @@ impl DispositionSpec {
         Ok(Self { name: name.into(), means: String::new(), source: String::new(), a: cohort(a), b: cohort(b) })
     }
 
-    /// The items of both cohorts.
+    /// Refuses conditions on fields that no item of a file has.
     ///
     /// # Errors
-    /// If no item has a field that a condition asks for, if an item is in both cohorts, or if a cohort has fewer than
-    /// `least` items.
+    /// The error names the field, and the fields that there are.
+    pub fn check_fields(&self, items: &[Item]) -> Result<()> {
+        let named = |cohort: &CohortSpec| format!("the condition of cohort '{}' of '{}'", cohort.name, self.name);
+        [&self.a, &self.b].into_iter().try_for_each(|cohort| cohort.holds.check(|| named(cohort), items))
+    }
+
+    /// The items of both cohorts. They may be some of a file's, whose fields [`check_fields`](Self::check_fields) knows.
+    ///
+    /// # Errors
+    /// If an item is in both cohorts, or if a cohort has fewer than `least` items.
     pub fn cohorts(&self, items: &[Item], least: usize) -> Result<Cohorts> {
         let pick = |cohort: &CohortSpec| -> Result<Vec<usize>> {
-            cohort.holds.check(|| format!("the condition of cohort '{}' of '{}'", cohort.name, self.name), items)?;
             let mut rows = Vec::new();
             for (row, item) in items.iter().enumerate() {
                 if cohort.holds.holds(item)? {
@@ -228,7 +235,9 @@ mod tests {
                 "cohort 'high' has 0 items, but 2 are needed; its condition is label == \"x\"",
             ),
         ] {
-            let error = spec(a, b).cohorts(&items(), LEAST).unwrap_err().to_string();
+            let spec = spec(a, b);
+            let checked = spec.check_fields(&items()).and_then(|()| spec.cohorts(&items(), LEAST));
+            let error = checked.unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
         assert!(

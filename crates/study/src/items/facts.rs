@@ -54,7 +54,7 @@ fn take(name: String, value: &Value, fields: &mut BTreeMap<String, String>) {
 }
 
 /// A value as it is written, so that 5, 5.0 and "5" are one; none for what is no single value.
-fn written(value: &Value) -> Option<String> {
+pub(super) fn written(value: &Value) -> Option<String> {
     match value {
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Number(number) => {

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{answer, words};
+use super::{answer, thought, words};
 use crate::{Result, StudyError};
 
 /// Raised whenever the same answer may be graded otherwise: what an earlier version compared is then compared again.
-pub(crate) const GRADING: u32 = 3;
+pub(crate) const GRADING: u32 = 4;
 
 /// What an answer is, by the two rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +108,9 @@ impl Grader {
         Self { gold, ..self }
     }
 
-    /// Judges an answer against its accepted answers.
+    /// Judges what an answer says, apart from any thought before it, against its accepted answers.
     pub fn grade(&self, answer: &str, gold: &[String]) -> Grade {
+        let answer = thought::said(answer).unwrap_or_default();
         let (said, plain) = (answer::comparable(answer), normalised(answer));
         Grade {
             correct: gold.iter().map(|gold| answer::comparable(gold)).any(|gold| match self.gold {
@@ -163,6 +164,15 @@ mod tests {
         let exact = grader.with_gold(GoldRule::Exact);
         let right = |answer: &str, gold: &str| exact.grade(answer, &[gold.into()]).correct;
         assert!(right("Paris.", "paris") && !right("It is Paris.", "Paris") && !right("!", "?"));
+    }
+
+    #[test]
+    fn what_was_thought_is_not_said() {
+        let grader = Grader::new(["maybe"].into_iter());
+        let label = |answer: &str| grader.grade(answer, &["Paris".into()]).label();
+        assert_eq!(label("<think>Is it Paris? Maybe. No, Lyon.</think>\n\nThe capital is Lyon."), "cw");
+        assert_eq!(label("Lyon, maybe?\n</think>\n\nParis."), "cr");
+        assert_eq!(label("<think>It is Paris, maybe"), "cw", "nothing is said yet");
     }
 
     #[test]
@@ -226,6 +236,12 @@ mod tests {
             ("1945", "on 08.05.1945", true, false),
             ("twenty-six", "Twenty six!", true, true),
             ("H₂O", "Water is H₂O.", true, false),
+            ("1e-5", "It is 1e+5.", false, false),
+            ("1e-5", "1.0E-05 m", true, false),
+            ("1e5", "1e+05", true, true),
+            ("5", "about 1e-5", false, false),
+            ("6.02e23", "6.02e+23", true, true),
+            ("2", "(2e)-5", false, false),
         ] {
             let right = |grader: &Grader| grader.grade(answer, &[gold.into()]).correct;
             assert_eq!((right(&contains), right(&exact)), (holds, is), "'{gold}' of '{answer}'");

@@ -8,6 +8,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::{
     answer::{cut_off, truth_of},
+    facts::written,
     fields::{as_form, kind, take_input, text},
     unique::Unique,
 };
@@ -169,10 +170,11 @@ impl Item {
         names
     }
 
-    /// Whether the response was cut off, where the item says so: by `finish_reason` or by `truncated`.
+    /// Whether the response was cut off, where the item says so: by `finish_reason` or by `truncated`. It was if either says that it was.
     pub(crate) fn truncated(&self) -> Option<bool> {
         let reason = self.other.get("finish_reason").and_then(Value::as_str);
-        reason.and_then(cut_off).or_else(|| truth(self.other.get("truncated")?))
+        let said = [reason.and_then(cut_off), self.other.get("truncated").and_then(truth)];
+        said.into_iter().flatten().reduce(|one, other| one || other)
     }
 
     /// The prompt by which items are told apart: its letters, digits and arithmetic signs, whatever is between them. In a conversation it
@@ -305,8 +307,7 @@ impl Item {
             return Err("prompt_len says where input_ids become the response, so there can be no other response".into());
         }
         let label = match fields.remove("label") {
-            Some(Value::Number(n)) => Some(n.to_string()),
-            Some(Value::Bool(b)) => Some(b.to_string()),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => written(&value),
             Some(value) => {
                 fields.insert("label".into(), value);
                 text(&mut fields, "label")?

@@ -11,6 +11,7 @@ mod grade;
 mod item;
 pub(crate) mod predicate;
 mod sign;
+pub(crate) mod thought;
 pub(crate) mod unique;
 pub(crate) mod units;
 pub(crate) mod words;

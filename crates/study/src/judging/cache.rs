@@ -63,12 +63,27 @@ impl Answer {
         }
     }
 
-    /// Its verdict, as `read` finds it.
-    pub(crate) fn verdict<T>(
+    /// Its verdict, as `read` finds it. That of a reply which was cut off must not hang on how it would have gone on.
+    pub(crate) fn verdict<T: PartialEq>(
         &self,
         read: impl Fn(&str) -> std::result::Result<T, Missing>,
     ) -> std::result::Result<T, Missing> {
-        if self.refused { Err(Missing::Refused) } else { read(&self.reply) }
+        if self.refused {
+            return Err(Missing::Refused);
+        }
+        let found = read(&self.reply)?;
+        let holds =
+            !self.cut_off || reading::relied_on(&self.reply).iter().all(|part| read(part).as_ref() == Ok(&found));
+        if holds { Ok(found) } else { Err(Missing::Unparsable) }
+    }
+
+    /// The rubric that it describes: whole, or none.
+    pub(crate) fn rubric(&self) -> std::result::Result<String, Missing> {
+        match (self.refused, self.cut_off) {
+            (true, _) => Err(Missing::Refused),
+            (_, true) => Err(Missing::Unparsable),
+            _ => reading::rubric(&self.reply),
+        }
     }
 
     /// Why it has no verdict of its kind; none if it has one.
@@ -76,7 +91,7 @@ impl Answer {
         match kind {
             Kind::Coverage | Kind::Accepted => self.verdict(|text| reading::word(text, YES_NO)).err(),
             Kind::Delivery => self.verdict(|text| reading::word(text, ASSERT_HEDGE)).err(),
-            Kind::Rubric => self.verdict(reading::rubric).err(),
+            Kind::Rubric => self.rubric().err(),
             Kind::Score => self.verdict(reading::level).err(),
         }
     }

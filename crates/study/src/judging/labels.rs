@@ -25,7 +25,7 @@ pub(crate) struct Verdicts<'a> {
 }
 
 impl Verdicts<'_> {
-    fn of<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, Missing>) -> Result<T, Missing> {
+    fn of<T: PartialEq>(&self, key: &str, read: impl Fn(&str) -> Result<T, Missing>) -> Result<T, Missing> {
         match self.answers.get(key) {
             Some(answer) => answer.verdict(read),
             None => Err(self.without_answer(key)),

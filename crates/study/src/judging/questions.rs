@@ -10,9 +10,8 @@ use super::{
     cache::key,
     client::Asked,
     prompts::{Kind, Slot},
-    reading,
 };
-use crate::{Item, Result, StudyError};
+use crate::{Item, Result, StudyError, items::thought};
 
 /// One question to the judge. Its text is written when it is asked: those of all questions together are many times the items.
 #[derive(Clone, Debug)]
@@ -124,7 +123,7 @@ impl<'a> Questions<'a> {
         for item in 0..self.items.len() {
             for axis in 0..self.prompts.axes().len() {
                 let answer = answers.get(&self.raised[item].rubrics[axis]);
-                let Some(Ok(rubric)) = answer.map(|answer| answer.verdict(reading::rubric)) else { continue };
+                let Some(Ok(rubric)) = answer.map(Answer::rubric) else { continue };
                 let key = self.add(item, About::Score(axis, rubric));
                 self.raised[item].scores[axis] = Some(key);
             }
@@ -148,8 +147,10 @@ impl<'a> Questions<'a> {
     fn written(&self, item: usize, about: &About) -> String {
         let item = &self.items[item];
         let prompt = conversation(&item.input);
-        let (prompt, response) =
-            ((Slot::Prompt, &*prompt), (Slot::Response, item.response.as_deref().unwrap_or_default()));
+        let response = item.response.as_deref().unwrap_or_default();
+        // What was thought is no part of the answer; of an answer that ends within a thought there is nothing else.
+        let response = thought::said(response).map_or(response, str::trim_start);
+        let (prompt, response) = ((Slot::Prompt, &*prompt), (Slot::Response, response));
         let axis = |axis: &usize| said(&self.prompts.axes()[*axis]);
         let fill = |values: &[(Slot, &str)]| self.prompts.fill(about.kind(), values);
         match about {

@@ -1,5 +1,7 @@
 //! From a reply to a verdict. Anything that is not plainly one of the verdicts asked for counts as none.
 
+use crate::items::thought::said;
+
 /// Why there is no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Missing {
@@ -85,6 +87,16 @@ pub(crate) fn rubric(reply: &str) -> Result<String, Missing> {
     }
 }
 
+/// What can be relied on of a reply that was cut off: it stands without its last word, which may be half of one, and also without the one
+/// before, which that word may have turned round. `No` may have been to go on as `No doubt`, and `4.` as `4.5`.
+pub(crate) fn relied_on(reply: &str) -> [&str; 2] {
+    let without_last = |text: &'_ str| -> usize {
+        text.trim_end_matches(|c: char| !c.is_alphanumeric()).trim_end_matches(char::is_alphanumeric).len()
+    };
+    let first = &reply[..without_last(reply)];
+    [first, &first[..without_last(first)]]
+}
+
 /// How a reply without a verdict is counted.
 fn no_verdict(reply: &str) -> Missing {
     if lines(reply).is_ok_and(|lines| lines.first().is_some_and(|line| refuses(bare(line)))) {
@@ -101,12 +113,8 @@ fn refuses(text: &str) -> bool {
 
 /// The lines that say something, without what a model thought before them.
 fn lines(reply: &str) -> Result<Vec<&str>, Missing> {
-    let said = match reply.rsplit_once("</think>") {
-        Some((_, said)) => said,
-        // It was still thinking when it was cut off.
-        None if reply.trim_start().starts_with("<think>") => return Err(Missing::Unparsable),
-        None => reply,
-    };
+    // It was still thinking when it was cut off.
+    let said = said(reply).ok_or(Missing::Unparsable)?;
     Ok(said.lines().map(str::trim).filter(|line| line.contains(char::is_alphanumeric)).collect())
 }
 
@@ -213,6 +221,22 @@ mod tests {
         }
         assert_eq!(word("Hedge.", ["assert", "hedge"]), Ok(1));
         assert_eq!(word("asserted", ["assert", "hedge"]), Err(Unparsable));
+    }
+
+    #[test]
+    fn what_hangs_on_the_end_of_a_reply_is_not_relied_on() {
+        let holds = |reply: &str, read: &dyn Fn(&str) -> Option<usize>| {
+            let found = read(reply);
+            found.is_some() && relied_on(reply).into_iter().all(|part| read(part) == found)
+        };
+        let yes_no = |text: &str| word(text, ["yes", "no"]).ok();
+        for reply in ["No", "No.", "Yes, but", "NO, it", "Answer: NO", "YES\n\nThe"] {
+            assert!(!holds(reply, &yes_no), "{reply}");
+        }
+        assert!(holds("No, the answer says Ly", &yes_no) && holds("YES\n\nThe answ", &yes_no));
+        let five = |text: &str| level(text).ok().map(usize::from);
+        assert!(!holds("4", &five) && !holds("4.", &five) && holds("4/5, since it as", &five));
+        assert_eq!(relied_on("é"), ["", ""]);
     }
 
     #[test]

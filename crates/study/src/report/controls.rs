@@ -97,10 +97,10 @@ pub(super) fn row(name: &str, class: &str, summary: &Summary, naive: bool) -> St
     format!(r#"<tr{class}><th scope="row">{name}</th>{}</tr>"#, cells(summary, naive))
 }
 
-/// The numbers of a summary; what stands out is bold.
+/// The numbers of a summary; a p that stands out is bold.
 pub(super) fn cells(summary: &Summary, naive: bool) -> String {
     let head = |name: &Option<String>| name.as_deref().map_or_else(|| fixed(f64::NAN, 0), escape);
-    let out_of = |p: f64| if (0.0..=LEVEL).contains(&p) { " out" } else { "" };
+    let out_of = |p: f64| if (0.0..=LEVEL).contains(&p) { "out" } else { "" };
     let mut out = String::new();
     for verdict in TALLIED {
         let n = verdict::of(&summary.verdicts, verdict);
@@ -111,9 +111,9 @@ pub(super) fn cells(summary: &Summary, naive: bool) -> String {
         (summary.largest_d_crossfit, &summary.clearest, summary.least_p_max_directional),
     ];
     for (d, name, p) in questions {
-        let bold = out_of(p);
-        put!(out, r#"<td class="gap{bold}">{}</td><td>{}</td>"#, signed(d, 2), head(name));
-        put!(out, r#"<td class="{}">{}</td>"#, bold.trim(), p_value(p));
+        // The least p may be another head's: only it can be bold, the largest d cannot.
+        put!(out, r#"<td class="gap">{}</td><td>{}</td>"#, signed(d, 2), head(name));
+        put!(out, r#"<td class="{}">{}</td>"#, out_of(p), p_value(p));
     }
     if naive {
         put!(out, r#"<td class="gap">{}</td>"#, fixed(summary.largest_d_naive, 2));

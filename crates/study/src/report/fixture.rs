@@ -211,6 +211,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         tables,
         random: Vec::new(),
         at_context: 0,
+        within_thought: 0,
         elsewhere: Vec::new(),
         random_from: RandomFrom::Model,
     }

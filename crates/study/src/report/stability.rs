@@ -81,6 +81,9 @@ fn sentence(disposition: &Disposition) -> &'static str {
     if !tested(&stability.magnitude) && !tested(&stability.directional) {
         return "There are no shuffled labels to compare with.";
     }
+    if [&stability.magnitude, &stability.directional].iter().all(|row| 1.0 / (row.shuffles as f64 + 1.0) > LEVEL) {
+        return "The shuffled labels are too few to tell whether either ranking comes out again.";
+    }
     match (found(&stability.magnitude), found(&stability.directional)) {
         (true, true) => "Both rankings come out again in other items, more than shuffled labels would.",
         (true, false) => "The ranking by d comes out again in other items; the one by d held out does not.",
@@ -102,6 +105,8 @@ mod tests {
         disposition.stability.magnitude.p = 0.01;
         assert!(sentence(&disposition).starts_with("The ranking by d comes out again"));
         assert_eq!(draw(&disposition).matches("hollow").count(), 1);
+        (disposition.stability.magnitude.shuffles, disposition.stability.directional.shuffles) = (18, 18);
+        assert!(sentence(&disposition).contains("too few"), "1/19 is above the level");
         (disposition.stability.magnitude.p, disposition.stability.directional.p) = (f64::NAN, f64::NAN);
         assert!(sentence(&disposition).contains("no shuffled labels"));
     }

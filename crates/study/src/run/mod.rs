@@ -20,7 +20,11 @@ use crate::{
     capture::{encode_answered, encode_one},
     head_remarks,
     heads::top_remarks,
-    items::{answer::gold_warning, dispositions::LEAST},
+    items::{
+        answer::gold_warning,
+        dispositions::LEAST,
+        thought::{says, told_thoughts, within_thought},
+    },
     run::{
         prepared::{
             ATTRIBUTED, answer_options, arms_of, attribution_key, capture_options, disposition_of, sweep_options,
@@ -145,6 +149,8 @@ impl Study<'_> {
 
     /// Labels the answers of items with accepted answers, replacing any label that these items bring.
     fn grade(&mut self, items: &mut [Item]) {
+        let (within, said) = within_thought(items.iter().filter_map(|item| item.response.as_deref()));
+        self.warnings.extend(told_thoughts(within, said));
         let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
         for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {
@@ -162,15 +168,15 @@ impl Study<'_> {
         }
     }
 
-    /// The items whose answers are not empty; writes them down as judged.
+    /// The items whose answers say something; writes them down as judged.
     fn answered(&mut self, items: &[Item]) -> Result<Vec<Item>> {
-        let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| response.trim().is_empty());
+        let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| !says(response));
         let silent = items.iter().filter(empty).count();
         if silent > 0 {
             let none = if silent == 1 {
-                "1 answer is empty and takes".into()
+                "1 answer says nothing and takes".into()
             } else {
-                format!("{silent} answers are empty and take")
+                format!("{silent} answers say nothing and take")
             };
             self.warnings.push(format!("{none} no part in the attribution"));
         }

@@ -72,7 +72,9 @@ impl Files {
         attribute.check_fields(None, &items.iter().map(ItemFacts::of).collect::<Vec<_>>())?;
         // Without a grader, labels are the items' own, and known before anything is generated.
         if grader.is_none() {
-            disposition_of(experiment)?.cohorts(&items, LEAST)?;
+            let disposition = disposition_of(experiment)?;
+            disposition.check_fields(&items)?;
+            disposition.cohorts(&items, LEAST)?;
         } else {
             check_labels(experiment, &items)?;
         }

@@ -226,6 +226,11 @@ impl Contrast {
         1.0 / self.labelings > LEVEL
     }
 
+    /// The smallest p that the shuffles can give.
+    pub(crate) fn smallest_p(&self) -> f64 {
+        1.0 / (self.shuffles as f64 + 1.0)
+    }
+
     /// Whether what the largest |d| reaches under shuffled labels may stand beside the cells' as a level ([`level_holds`]).
     pub(crate) fn has_level(&self) -> bool {
         let cells = self.cells.iter().map(|cell| (cell.cohen_d.abs(), cell.p_max));

@@ -6,6 +6,7 @@ use crate::{
     hooks::moved_nothing,
     items::{facts::RESPONSE, units},
     significance::{LEVEL, told_fixed},
+    text::count,
 };
 
 /// Cohorts below this are called tiny.
@@ -60,6 +61,10 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
             contrast.labelings
         ));
     } else if contrast.shuffles > 0 {
+        if contrast.smallest_p() > LEVEL {
+            let (shuffles, least) = (count(contrast.shuffles, "shuffle"), contrast.smallest_p());
+            warnings.push(format!("{shuffles} of the labels cannot give a p below {least:.3}: no head can be called"));
+        }
         let like = format!("as many items of the same {}", map.groups.as_deref().unwrap_or("prompt"));
         warnings.extend(told_fixed(contrast.fixed, contrast.n_a + contrast.n_b, &like));
     }

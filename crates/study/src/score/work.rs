@@ -100,11 +100,8 @@ impl<'a> Work<'a> {
     }
 
     /// What the missing cells amount to.
-    ///
-    /// # Errors
-    /// If the model's configuration is no longer there.
-    pub(crate) fn to_do(&self, missing: &[bool]) -> Result<ToDo> {
-        let (cost, mut sum) = (self.engine.score_cost(self.settings.plain)?, ToDo::default());
+    pub(crate) fn to_do(&self, missing: &[bool]) -> ToDo {
+        let (cost, mut sum) = (self.engine.score_cost(self.settings.plain), ToDo::default());
         let cells = self.settings.heads.len() * self.settings.lambdas.len();
         for (item, missing) in self.encoded.iter().zip(missing.chunks(cells)) {
             let wanted = missing.iter().enumerate().filter(|&(_, &missing)| missing);
@@ -119,7 +116,7 @@ impl<'a> Work<'a> {
                 sum.cost += cost.base(item);
             }
         }
-        Ok(sum)
+        sum
     }
 
     /// Computes the missing cells and writes each down at once.
@@ -128,7 +125,7 @@ impl<'a> Work<'a> {
     /// If a row cannot be written, or the run is stopped; what was computed until then is kept.
     pub(crate) fn fill(&self, log: &mut RowLog<ScoreRow>, progress: &mut dyn Progress) -> Result<()> {
         let missing = self.missing(|key| log.get(key).is_some());
-        let to_do = self.to_do(&missing)?;
+        let to_do = self.to_do(&missing);
         let memory = if to_do.cells > 0 { Some(self.memory(&missing)?) } else { None };
         if let Some(memory) = &memory {
             progress.note(&format!("memory     {memory}"));
@@ -136,7 +133,7 @@ impl<'a> Work<'a> {
         progress.begin("score", self.part.len(), self.part.len() - to_do.cells);
         if let Some(memory) = memory {
             progress.expect(to_do.tokens);
-            self.compute(&missing, &memory, log, &mut Meter::new(self, &to_do, progress)?)?;
+            self.compute(&missing, &memory, log, &mut Meter::new(self, &to_do, progress))?;
         }
         progress.end();
         Ok(())
@@ -227,9 +224,9 @@ struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    fn new(work: &Work<'_>, to_do: &ToDo, progress: &'a mut dyn Progress) -> Result<Self> {
-        let cost = work.engine.score_cost(work.settings.plain)?;
-        Ok(Self { cost, done: 0.0, all: to_do.cost, progress })
+    fn new(work: &Work<'_>, to_do: &ToDo, progress: &'a mut dyn Progress) -> Self {
+        let cost = work.engine.score_cost(work.settings.plain);
+        Self { cost, done: 0.0, all: to_do.cost, progress }
     }
 
     fn base(&mut self, item: &Encoded) {

@@ -89,10 +89,10 @@ pub fn made_by(dir: &Path) -> Result<String> {
     Ok(Manifest::read(dir)?.command)
 }
 
-/// A plan without where its items were found: the items themselves are compared.
-fn without_file(plan: &Value) -> Value {
+/// A plan without where its items were found, since the items themselves are compared, and without what earlier calls asked for.
+fn of_now(plan: &Value) -> Value {
     let mut plan = plan.clone();
-    for place in ["file", "where"] {
+    for place in ["file", "where", "elsewhere"] {
         plan.as_object_mut().and_then(|plan| plan.shift_remove(place));
     }
     plan
@@ -128,6 +128,11 @@ impl Shards {
         Ok(Self { dirs, manifest, _locks: locks })
     }
 
+    /// Their directories, in the order of the shards.
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().map(|(_, dir)| &**dir)
+    }
+
     /// What the whole run was made from.
     ///
     /// # Errors
@@ -154,7 +159,7 @@ impl Shards {
         for (shard, dir) in &self.dirs {
             let planned: Value = read_json(&dir.join(PLAN))?;
             // Keys follow from the rest: they would only say that something differs.
-            let differ = changes("plan", &without_file(&reference["plan"]), &without_file(&planned["plan"]));
+            let differ = changes("plan", &of_now(&reference["plan"]), &of_now(&planned["plan"]));
             if !differ.is_empty() || planned["keys"] != reference["keys"] {
                 return Err(differ_in(first, dir, &differ));
             }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     HookCounts, Item, Keyed, Plan, Result, Row, RunDir, StudyError,
+    items::thought::says,
     store::{
         manifest::{MANIFEST, Manifest},
         rows::{Written, read_rows},
@@ -42,7 +43,7 @@ pub struct SweptAnswers {
     answers: Vec<Item>,
     /// The arm and the row of each answer.
     places: Vec<(usize, usize)>,
-    /// Rows of the directory that the plan does not list.
+    /// Rows of the directory that the plan does not list, without those of random sets.
     others: Vec<Row>,
     /// How many items the sweep has, of which only the first may be taken.
     all: usize,
@@ -100,13 +101,13 @@ impl SweptAnswers {
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {
-                if !row.response.trim().is_empty() {
+                if says(&row.response) {
                     answers.push(answer(item, arm, row));
                     places.push((at, place));
                 }
             }
         }
-        let others = written.into_values().collect();
+        let others = written.into_values().filter(|row| !plan.was_random(&row.variant)).collect();
         Ok(Self { dir: dir.into(), path, plan, items, rows, fired, identity, answers, places, others, all })
     }
 
@@ -120,7 +121,7 @@ impl SweptAnswers {
         &self.answers
     }
 
-    /// How many answers are empty: a judge is not asked about them.
+    /// How many answers are empty, or end within a thought: a judge is not asked about them.
     pub fn empty(&self) -> usize {
         self.rows.iter().map(Vec::len).sum::<usize>() - self.answers.len()
     }

@@ -10,7 +10,10 @@ use headtemper_stats::{
 
 use crate::{
     Arm, Grader, Item, RandomFrom, Role, Row,
-    items::units::{sizes, sums, units},
+    items::{
+        thought::within_thought,
+        units::{sizes, sums, units},
+    },
     sweep::{
         arms::likeness,
         asymmetry::{self, Stance},
@@ -129,6 +132,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
         at_context: rows.iter().copied().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
+        within_thought: within_thought(answers_of(&rows)).0,
         elsewhere: Vec::new(),
         axes,
     }
@@ -150,6 +154,10 @@ fn distinct(arms: &[Arm]) -> Vec<usize> {
 }
 
 /// Whether an answer was cut off before its limit, which happens only at the end of the context.
+fn answers_of<'a>(rows: &'a [&[Row]]) -> impl Iterator<Item = &'a str> + Clone {
+    rows.iter().copied().flatten().map(|row| row.response.as_str())
+}
+
 fn at_context(row: &Row, max_new_tokens: usize) -> bool {
     row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }

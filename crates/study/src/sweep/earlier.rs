@@ -3,52 +3,95 @@
 
 use std::collections::BTreeMap;
 
-use super::{Arm, run::SweepPlan};
+use serde::{Deserialize, Serialize};
+
+use super::{Arm, Role, run::SweepPlan};
 use crate::{Plan, RowLog};
 
-/// The keys of an arm's rows under a seed, one per item.
-type Cells<'a> = BTreeMap<(&'a str, u64), &'a [String]>;
-
-/// The new plan, followed by those arms and seeds of an earlier plan whose rows are all there. Both have the same items, as all plans of
-/// one directory do.
-///
-/// A further seed joins if every arm of the new plan has its rows under it; a further arm joins if it then has rows under every seed.
-/// Answers that are not sampled have no seeds. What does not fit stays out, and the tables carry a warning about it. An arm that touched
-/// nothing stays out too: the call that asked for it was refused, and this one did not ask.
-pub(super) fn with_earlier(new: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPlan> {
-    let (mut cells, own) = (cells_of(earlier), cells_of(new));
-    cells.retain(|_, keys| keys.iter().all(|key| log.get(key).is_some()));
-    cells.extend(own);
-    let has = |arm: &Arm, seed: u64| cells.contains_key(&(arm.variant.as_str(), seed));
-
-    let (mut arms, mut seeds) = (new.plan.arms.clone(), new.plan.seeds.clone());
-    if new.plan.sampling.temperature > 0.0 {
-        let further = |seed: &&u64| !new.plan.seeds.contains(seed) && arms.iter().all(|arm| has(arm, **seed));
-        seeds.extend(earlier.plan.seeds.iter().filter(further));
-    }
-    // An arm's name says which heads and which λ.
-    let touches = |arm: &Arm| {
-        arm.plan.is_empty()
-            || seeds.iter().any(|&seed| {
-                let keys = cells.get(&(arm.variant.as_str(), seed)).copied().unwrap_or_default();
-                keys.iter().any(|key| log.get(key).is_some_and(|row| row.touched))
-            })
-    };
-    let further = |arm: &&Arm| {
-        new.plan.arms.iter().all(|own| own.variant != arm.variant)
-            && seeds.iter().all(|&seed| has(arm, seed))
-            && touches(arm)
-    };
-    arms.extend(earlier.plan.arms.iter().filter(further).cloned());
-
-    let of = |arm: &Arm, seed: u64| cells[&(arm.variant.as_str(), seed)].to_vec();
-    let keys = arms.iter().flat_map(|arm| seeds.iter().flat_map(move |&seed| of(arm, seed))).collect();
-    Plan::new(keys, new.plan.of(arms, seeds))
+/// An arm under one seed that an earlier call asked for and that the tables of the last one do not hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cell {
+    pub(super) arm: Arm,
+    seed: u64,
+    /// The keys of its rows, one per item.
+    keys: Vec<String>,
 }
 
-fn cells_of(plan: &Plan<SweepPlan>) -> Cells<'_> {
+/// Cells by the name of their arm, which says which heads and which λ, and by their seed.
+type Cells = BTreeMap<(String, u64), Cell>;
+
+/// Keeps in `plan` what an earlier plan of the directory asked for and this one does not. Both have the same items, as all plans of one
+/// directory do.
+pub(super) fn remember(plan: &mut Plan<SweepPlan>, earlier: &Plan<SweepPlan>) {
+    let own = table_cells(plan);
+    let of_table = table_cells(earlier).into_values();
+    let mut known: Vec<Cell> = std::mem::take(&mut plan.plan.elsewhere);
+    for cell in of_table.chain(earlier.plan.elsewhere.iter().cloned()) {
+        let is_new = known.iter().all(|there| (&there.arm.variant, there.seed) != (&cell.arm.variant, cell.seed));
+        if is_new && !own.contains_key(&(cell.arm.variant.clone(), cell.seed)) {
+            known.push(cell);
+        }
+    }
+    plan.plan.elsewhere = known;
+}
+
+/// The plan, followed by those of the arms and seeds it remembers whose rows are all there.
+///
+/// A further seed joins if every arm of the plan has its rows under it; a further arm joins if it then has rows under every seed.
+/// Answers that are not sampled have no seeds. What does not fit stays out, and the tables carry a warning about it. An arm that touched
+/// nothing stays out too: the call that asked for it was refused, and this one did not ask. So do random sets drawn from other heads than
+/// those of now: a tempered set is compared with one kind of them.
+pub(super) fn with_earlier(plan: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPlan> {
+    let known = &plan.plan.elsewhere;
+    let mut cells = table_cells(plan);
+    let complete = known.iter().filter(|cell| cell.keys.iter().all(|key| log.get(key).is_some()));
+    cells.extend(complete.map(|cell| (name(cell), cell.clone())));
+    let has = |arm: &Arm, seed: u64| cells.contains_key(&(arm.variant.clone(), seed));
+
+    let (mut arms, mut seeds) = (plan.plan.arms.clone(), plan.plan.seeds.clone());
+    if plan.plan.sampling.temperature > 0.0 {
+        for cell in known {
+            if !seeds.contains(&cell.seed) && plan.plan.arms.iter().all(|arm| has(arm, cell.seed)) {
+                seeds.push(cell.seed);
+            }
+        }
+    }
+    let mut of_random = arms.iter().chain(known.iter().map(|cell| &cell.arm)).filter(|arm| arm.role == Role::Random);
+    let random_from = of_random.next().map(|arm| arm.random_from);
+    let touches = |arm: &Arm| {
+        let rows = seeds.iter().flat_map(|&seed| &cells[&(arm.variant.clone(), seed)].keys).map(|key| log.get(key));
+        arm.plan.is_empty() || rows.flatten().any(|row| row.touched)
+    };
+    for arm in known.iter().map(|cell| &cell.arm) {
+        let is_new = arms.iter().all(|there| there.variant != arm.variant);
+        let other_draw = arm.role == Role::Random && Some(arm.random_from) != random_from;
+        if is_new && !other_draw && seeds.iter().all(|&seed| has(arm, seed)) && touches(arm) {
+            arms.push(arm.clone());
+        }
+    }
+    if let Some(random_from) = random_from {
+        for arm in arms.iter_mut().filter(|arm| arm.role == Role::Tempered) {
+            arm.random_from = random_from;
+        }
+    }
+
+    let of = |arm: &Arm, seed: u64| cells[&(arm.variant.clone(), seed)].keys.clone();
+    let keys = arms.iter().flat_map(|arm| seeds.iter().flat_map(move |&seed| of(arm, seed))).collect();
+    let in_tables = |cell: &Cell| seeds.contains(&cell.seed) && arms.iter().any(|arm| arm.variant == cell.arm.variant);
+    let elsewhere = known.iter().filter(|cell| !in_tables(cell)).cloned().collect();
+    Plan::new(keys, plan.plan.of(arms, seeds, elsewhere))
+}
+
+fn name(cell: &Cell) -> (String, u64) {
+    (cell.arm.variant.clone(), cell.seed)
+}
+
+/// The cells of a plan's tables.
+fn table_cells(plan: &Plan<SweepPlan>) -> Cells {
     let SweepPlan { arms, seeds, items, .. } = &plan.plan;
-    let of = arms.iter().flat_map(|arm| seeds.iter().map(|&seed| (arm.variant.as_str(), seed)));
+    let of = arms.iter().flat_map(|arm| seeds.iter().map(move |&seed| (arm, seed)));
     // If the numbers of rows and cells do not match, the surplus is dropped.
-    of.zip(plan.keys.chunks_exact(items.len().max(1))).collect()
+    let cell = |((arm, seed), keys): ((&Arm, u64), &[String])| Cell { arm: arm.clone(), seed, keys: keys.to_vec() };
+    of.zip(plan.keys.chunks_exact(items.len().max(1))).map(cell).map(|cell| (name(&cell), cell)).collect()
 }

@@ -1,7 +1,7 @@
 //! What is known of each answer of a sweep: what the rules say, and what a judge said.
 
 use super::compared::Compared;
-use crate::{GoldRule, Grader, Item, Row};
+use crate::{GoldRule, Grader, Item, Row, items::thought::says};
 
 /// What is known of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Mark {
     pub levels: Vec<Option<f64>>,
     /// Whether a verdict is missing that would say whether it is right.
     pub right_missing: bool,
-    /// Whether a verdict is missing that would say whether it is asserted, or, of rules, the answer is empty.
+    /// Whether a verdict is missing that would say whether it is asserted, or, of rules, the answer is empty or ends within a thought.
     pub asserted_missing: bool,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grade
     let mark = |(row, item): (&Row, &Item)| {
         let grade = gold.grade(&row.response, &item.gold);
         // Nobody asserts anything by saying nothing, as to a judge.
-        let empty = grader.is_some() && row.response.trim().is_empty();
+        let empty = grader.is_some() && !says(&row.response);
         Mark {
             right: (!item.gold.is_empty()).then_some(grade.correct),
             asserted: grader.filter(|_| !empty).map(|_| !grade.hedged),

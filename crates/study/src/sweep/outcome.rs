@@ -73,6 +73,9 @@ pub struct Outcomes {
     /// Answers that the end of the model's context cut off, before the limit on new tokens.
     #[serde(default)]
     pub at_context: usize,
+    /// Answers that end within a thought, and say nothing.
+    #[serde(default)]
+    pub within_thought: usize,
     /// Arms, and seeds as `seed N`, whose rows lie in the same directory but are in no table here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<String>,

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
-    Sharded, Shards, StudyError, SweepOptions,
+    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, Role, RowLog, RunDir,
+    Shard, Sharded, Shards, StudyError, SweepOptions,
     capture::{named_items, prompts},
     items::{answer::gold_warning, units::check_groups},
     store::digest::digest,
     sweep::{
         Answered, Wanted, by_arm, check_memory, check_reach,
-        earlier::with_earlier,
+        earlier::{Cell, remember, with_earlier},
         files::{write_lambda, write_outcomes, write_report},
         fill, fired_by_arm, fired_of, is_default,
         outcome::Outcomes,
@@ -88,6 +88,9 @@ pub(crate) struct SweepPlan {
     pub(super) max_new_tokens: usize,
     pub(super) hedges: Option<Grader>,
     pub(super) heads_per_layer: Vec<usize>,
+    /// What earlier calls in the directory asked for besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) elsewhere: Vec<Cell>,
 }
 
 impl SweepPlan {
@@ -109,12 +112,18 @@ impl SweepPlan {
             max_new_tokens: settings.options.max_new_tokens,
             hedges: settings.grader.cloned(),
             heads_per_layer: engine.spec().heads_per_layer(),
+            elsewhere: Vec::new(),
         }
     }
 
-    /// The same plan with other arms and seeds.
-    pub(super) fn of(&self, arms: Vec<Arm>, seeds: Vec<u64>) -> Self {
-        Self { arms, seeds, ..self.clone() }
+    /// The same plan with other arms and seeds, and other ones elsewhere.
+    pub(super) fn of(&self, arms: Vec<Arm>, seeds: Vec<u64>, elsewhere: Vec<Cell>) -> Self {
+        Self { arms, seeds, elsewhere, ..self.clone() }
+    }
+
+    /// Whether rows with this name are of an earlier random set. Nothing was tried by it: what it could tell is how unusual others are.
+    pub(super) fn was_random(&self, variant: &str) -> bool {
+        self.elsewhere.iter().any(|cell| cell.arm.role == Role::Random && cell.arm.variant == variant)
     }
 
     /// The items; an error if they are not valid items, or cannot have this many rows.
@@ -161,8 +170,12 @@ pub fn sweep_run(
     run.note("identity", engine.identity())?;
     let mut log = run.rows(progress)?;
     let mut plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
+    if let Some(earlier) = Plan::of(dir) {
+        tell_changes(&plan, &earlier, progress);
+        remember(&mut plan, &earlier);
+    }
     if shard.is_none() {
-        plan = joined(plan, Plan::of(dir), &log, progress);
+        plan = joined(&plan, &log, progress);
     }
     plan.save(&run)?;
     fill(engine, (items, arms), part, options, &mut log, progress)?;
@@ -181,25 +194,27 @@ pub fn sweep_run(
 /// If they do not make up one run, or the directory belongs to another.
 pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcomes> {
     let shards = Shards::open(shards)?;
-    let Joined { plan, mut rows, others } = shards.join::<SweepPlan, crate::Row>()?;
-    // What else was tried in the shards: no table holds it, but a reader must know of it.
+    let Joined { mut plan, mut rows, others } = shards.join::<SweepPlan, crate::Row>()?;
+    // What else was tried in the shards.
     rows.extend(others);
+    for dir in shards.dirs() {
+        if let Some(shard) = Plan::of(dir) {
+            remember(&mut plan, &shard);
+        }
+    }
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
-    let earlier = Plan::of(out);
+    if let Some(earlier) = Plan::of(out) {
+        tell_changes(&plan, &earlier, progress);
+        remember(&mut plan, &earlier);
+    }
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
-    let plan = joined(plan, earlier, &log, progress);
+    let plan = joined(&plan, &log, progress);
     plan.save(&run)?;
     outcomes(&mut run, &identity, (&plan, &items), &log)
 }
 
-/// A plan together with what earlier calls have tried in its directory.
-fn joined(
-    plan: Plan<SweepPlan>,
-    earlier: Option<Plan<SweepPlan>>,
-    log: &RowLog,
-    progress: &mut dyn Progress,
-) -> Plan<SweepPlan> {
-    let Some(earlier) = earlier else { return plan };
+/// Tells what the tables will be made with that an earlier call did otherwise.
+fn tell_changes(plan: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, progress: &mut dyn Progress) {
     let told = [
         (earlier.plan.items != plan.plan.items, "the items' fields (accepted answers, labels, others)"),
         (earlier.plan.hedges != plan.plan.hedges, "the lexicon"),
@@ -207,8 +222,12 @@ fn joined(
     for (_, what) in told.into_iter().filter(|(other, _)| *other) {
         progress.note(&format!("note: other than in the last call here: {what}; all tables are made by those of now"));
     }
+}
+
+/// A plan together with what earlier calls have tried in its directory.
+fn joined(plan: &Plan<SweepPlan>, log: &RowLog, progress: &mut dyn Progress) -> Plan<SweepPlan> {
     let (arms, seeds) = (plan.plan.arms.len(), plan.plan.seeds.len());
-    let joined = with_earlier(&plan, &earlier, log);
+    let joined = with_earlier(plan, log);
     let more = [(joined.plan.arms.len() - arms, "arm"), (joined.plan.seeds.len() - seeds, "seed")];
     let told: Vec<String> = more.iter().filter(|(n, _)| *n > 0).map(|&(n, one)| count(n, one)).collect();
     if !told.is_empty() {
@@ -235,7 +254,7 @@ fn outcomes(
     let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);
     let temperature = plan.sampling.temperature;
     let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens, temperature };
-    let outcomes = write_outcomes(run, &answered, log.rows().values())?;
+    let outcomes = write_outcomes(run, &answered, log.rows().values().filter(|row| !plan.was_random(&row.variant)))?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, identity, plan, (&answered, &outcomes), &fired, None)?;
     Ok(outcomes)

@@ -6,7 +6,12 @@ use super::{
     outcome::{ArmOutcome, Band, OF_CUT_OFF, Outcomes},
 };
 use crate::{
-    Role, hooks::moved_nothing, items::units::counted, significance::LEVEL, sweep::reading::compared, text::some_of,
+    Role,
+    hooks::moved_nothing,
+    items::{thought::told_thoughts, units::counted},
+    significance::LEVEL,
+    sweep::reading::compared,
+    text::some_of,
 };
 
 /// How far from 0 or 1 an accuracy is.
@@ -31,6 +36,7 @@ impl Outcomes {
             self.few_random_sets(),
             self.one_seed(),
             self.cut_off(),
+            told_thoughts(self.within_thought, self.all_arms().map(|arm| arm.n).sum()),
             self.without_verdict(),
             self.nothing_tempered(),
             self.few_in_a_class(),

@@ -39,7 +39,9 @@ impl<'a> Table<'a> {
 
     /// Adds a row with a cell for each column.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let row: Vec<String> = cells.into_iter().collect();
+        // A name that somebody chose must not end a cell or the table.
+        let row: Vec<String> =
+            cells.into_iter().map(|cell| cell.replace(['\r', '\n'], " ").replace('|', "\\|")).collect();
         debug_assert_eq!(row.len(), self.columns.len(), "a row has a cell for each column");
         self.rows.push(row);
     }

@@ -63,6 +63,10 @@ fn items_tell_what_conditions_and_confounds_ask_for() {
     let scored = Item::parse(r#"{"prompt":"p","scores":{"a":null,"b":1}}"#, 1, false).unwrap();
     assert_eq!(scored.scores, [("b".to_string(), 1.0)].into(), "null is a score that nobody gave");
     assert_eq!(ended(json!({"prompt": "p", "finish_reason": null, "truncated": true})), Some(true));
+    for (reason, truncated) in [("stop", true), ("length", false)] {
+        let both = json!({"prompt": "p", "finish_reason": reason, "truncated": truncated});
+        assert_eq!(ended(both), Some(true), "one of them says so");
+    }
     assert_eq!(items[0].prompt_key(), "why though");
     assert_eq!(items[1].prompt_key(), items[0].prompt_key());
     assert_eq!(items[2].prompt_key(), "why though");

@@ -58,10 +58,13 @@ fn what_nobody_judged_is_neither_in_nor_out() {
 
 #[test]
 fn numbers_as_labels_are_numbers() {
-    let item = item(r#"{"prompt":"x","label":3}"#);
-    assert!(Predicate::parse("label >= 2").unwrap().holds(&item).unwrap());
-    assert!(Predicate::parse("label == \"3\"").unwrap().holds(&item).unwrap());
-    assert!(Predicate::label("3").holds(&item).unwrap());
+    // One cohort, whichever way it is written.
+    for label in ["3", "3.0", "\"3\""] {
+        let item = item(&format!(r#"{{"prompt":"x","label":{label}}}"#));
+        assert!(Predicate::label("3").holds(&item).unwrap());
+        assert!(Predicate::parse("label >= 2").unwrap().holds(&item).unwrap());
+        assert!(Predicate::parse("label == \"3\"").unwrap().holds(&item).unwrap());
+    }
 }
 
 #[test]

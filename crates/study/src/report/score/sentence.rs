@@ -83,7 +83,9 @@ pub(super) fn contrast(contrast: &Contrast, units: &str) -> String {
     let mut cells: Vec<_> = contrast.cells.iter().filter(|cell| cell.cohen_d.is_finite()).collect();
     cells.sort_by(|x, y| y.cohen_d.abs().total_cmp(&x.cohen_d.abs()));
     let (a, b) = (&contrast.a, &contrast.b);
-    let Some(largest) = cells.first() else {
+    let told: Vec<_> = cells.iter().filter(|cell| called(cell.p_max)).collect();
+    // p is of d with Welch's spread: the head with the largest d need not be one of those that are called.
+    let Some(largest) = told.first().copied().or(cells.first()) else {
         return format!("No verdict between {a} and {b}: no head has a defined d.");
     };
     let at = format!("{} at λ\u{a0}=\u{a0}{}", largest.at(), written(f64::from(largest.lambda)));
@@ -98,12 +100,19 @@ pub(super) fn contrast(contrast: &Contrast, units: &str) -> String {
             contrast.prompts, contrast.labelings
         );
     }
+    if contrast.smallest_p() > LEVEL {
+        return format!(
+            "No verdict between {a} and {b}: with {} no p can be below {}; the largest d is {d} ({at}).",
+            count(contrast.shuffles, "shuffle"),
+            fixed(contrast.smallest_p(), 3)
+        );
+    }
     let level = if contrast.has_level() {
         format!("; shuffled labels give |d| up to {} (95\u{a0}%)", fixed(contrast.max_abs_d_q95, 2))
     } else {
         String::new()
     };
-    let out = cells.iter().filter(|cell| called(cell.p_max)).count();
+    let out = told.len();
     if out == 0 {
         return format!("No head tells {a} from {b}: the largest d is {d} ({at}){level}.");
     }
@@ -131,4 +140,65 @@ pub(super) fn contrast_rule(contrast: &Contrast) -> String {
         |d| among all heads and λ. Without any difference, one map in twenty still names a head.",
         count(contrast.shuffles, "shuffle")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use headtemper_hook::HeadKind;
+
+    use super::*;
+    use crate::score::CellContrast;
+
+    fn cell(head: usize, cohen_d: f64, p_max: f64) -> CellContrast {
+        CellContrast {
+            layer: 1,
+            kind: HeadKind::Query,
+            head,
+            lambda: 0.5,
+            mean_a: 0.1,
+            mean_b: 0.0,
+            cohen_d,
+            d_low: f64::NAN,
+            d_high: f64::NAN,
+            p: p_max,
+            p_max,
+        }
+    }
+
+    fn contrast_of(cells: Vec<CellContrast>, shuffles: usize) -> Contrast {
+        Contrast {
+            a: "cw".into(),
+            b: "cr".into(),
+            n_a: 12,
+            n_b: 48,
+            tokens_a: 9.0,
+            tokens_b: 9.0,
+            tokens_d: 0.0,
+            tokens_p: 1.0,
+            confounds: None,
+            clustering: f64::NAN,
+            prompts: 60,
+            labelings: 1e12,
+            fixed: 0,
+            shuffles,
+            seed: 0,
+            resamples: 0,
+            max_abs_d_mean: f64::NAN,
+            max_abs_d_q95: f64::NAN,
+            cells,
+        }
+    }
+
+    /// With unequal spreads, the largest d need not be the least p.
+    #[test]
+    fn the_sentence_names_a_head_that_is_called() {
+        let cells = || vec![cell(0, 1.3, 0.12), cell(1, -1.1, 0.02), cell(2, 0.4, 0.7)];
+        let said = contrast(&contrast_of(cells(), 999), "prompts");
+        assert!(said.starts_with("1 head tells cw from cr, most of all L1H1 at λ"), "{said}");
+        let quiet = contrast(&contrast_of(vec![cell(0, 1.3, 0.12), cell(2, 0.4, 0.7)], 999), "prompts");
+        assert!(quiet.starts_with("No head tells cw from cr: the largest d is +1.30"), "{quiet}");
+        // 1/11 is above the level: nothing could have been called.
+        let few = contrast(&contrast_of(cells(), 10), "prompts");
+        assert!(few.starts_with("No verdict between cw and cr: with 10 shuffles no p can be below 0.091"), "{few}");
+    }
 }
