@@ -162,7 +162,8 @@ impl StudyError {
                     .into(),
             ),
             Self::OtherRun { dir, .. } if dir.is_file() => Some("choose another --out, or remove the file".into()),
-            Self::OtherRun { .. } => Some("choose another --out, or remove the directory".into()),
+            Self::OtherRun { dir, .. } if dir.is_dir() => Some("choose another --out, or remove the directory".into()),
+            Self::OtherRun { .. } => Some("choose another --out".into()),
             Self::Fit { source: headtemper_stats::FitError::OneClass { .. }, .. } => {
                 Some("choose a rule that splits the items, such as FILE:coverage>=0.5".into())
             }
@@ -173,6 +174,7 @@ impl StudyError {
             Self::Endpoint { status, .. } => Some(
                 match status {
                     Some(401 | 403) => "set the key in the environment: OPENAI_API_KEY, or the variable that --key-env names",
+                    Some(429) => "see to the account's quota; answers are kept, and the same command goes on",
                     Some(404 | 405) => {
                         "check --endpoint, which mostly ends in /v1 (/chat/completions is put behind it), and --judge-model"
                     }

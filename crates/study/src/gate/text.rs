@@ -92,7 +92,8 @@ fn footnotes(found: &GateResult) -> String {
     );
     if change.asymmetry.low.is_nan() || change.asserted_right.low.is_nan() {
         out += &format!(
-            "no interval where fewer than {LEAST} prompts are answered right, or wrong, or keep an assertion, or none loses one\n"
+            "no interval where fewer than {LEAST} prompts are answered right, or wrong, or keep an assertion, where one of them has most of \
+             the answers, or where none loses one\n"
         );
     }
     out += &match change.at_random {

@@ -30,14 +30,14 @@ pub(super) fn warnings(
     contradicted: Contradicted,
 ) -> Vec<String> {
     let (all, of) = (answers.items.len(), measured.len());
-    let (within, said) = within_thought(answers.items.iter().filter_map(|item| item.response.as_deref()));
+    let within = within_thought(answers.items.iter().filter_map(|item| item.response.as_deref()));
     gold_warning(&answers.items)
         .into_iter()
         .chain(nothing_known(measured, &answers.items))
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
-        .chain(told_thoughts(within, said))
+        .chain(told_thoughts(within))
         .chain(truncation(cut_off, of))
         .chain(
             (cut_off.unsaid > 0)

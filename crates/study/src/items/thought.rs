@@ -1,7 +1,5 @@
 //! What an answer says, apart from what the model thought before it.
 
-use crate::text::count;
-
 /// What opens a thought and what ends it: in answers of Qwen3 and Qwen3.5, and of Gemma 4.
 const MARKS: [(&str, &str); 2] = [("<think>", "</think>"), ("<|channel>", "<channel|>")];
 
@@ -25,24 +23,23 @@ pub(crate) fn says(answer: &str) -> bool {
     said(answer).is_some_and(|said| !said.trim().is_empty())
 }
 
-/// How many of the answers that are not empty end within a thought, and how many of them there are. They open a thought that does not end,
-/// or end none where the prompt opened it, which the others show by ending one that they did not open.
-pub(crate) fn within_thought<'a>(answers: impl Iterator<Item = &'a str> + Clone) -> (usize, usize) {
+/// How many answers end within a thought: they open one that does not end, or end none where the prompt opened it, which others show by
+/// ending one that they did not open. Empty answers do not count.
+pub(crate) fn within_thought<'a>(answers: impl Iterator<Item = &'a str> + Clone) -> usize {
     let ends = |answer: &str| MARKS.iter().any(|(_, end)| answer.contains(end));
     let by_prompt = answers.clone().any(|answer| ends(answer) && !opens(answer));
-    let (mut within, mut all) = (0, 0);
-    for answer in answers.filter(|answer| !answer.trim().is_empty()) {
-        all += 1;
-        within += usize::from(!ends(answer) && (by_prompt || opens(answer)));
-    }
-    (within, all)
+    let within = |answer: &&str| !answer.trim().is_empty() && !ends(answer) && (by_prompt || opens(answer));
+    answers.filter(within).count()
 }
 
 /// Warns of answers that end within a thought.
-pub(crate) fn told_thoughts(within: usize, all: usize) -> Option<String> {
-    let answers = count(all, "answer");
-    let so = "and say nothing: give them more new tokens, or turn thinking off";
-    (within > 0).then(|| format!("{within} of {answers} end within a thought {so}"))
+pub(crate) fn told_thoughts(within: usize) -> Option<String> {
+    let told = match within {
+        0 => return None,
+        1 => "1 answer ends within a thought and says nothing".into(),
+        n => format!("{n} answers end within a thought and say nothing"),
+    };
+    Some(format!("{told}: allow more new tokens, or turn thinking off"))
 }
 
 #[cfg(test)]
@@ -69,11 +66,11 @@ mod tests {
     #[test]
     fn answers_within_a_thought_are_told() {
         let within = |answers: &[&str]| within_thought(answers.iter().copied());
-        assert_eq!(within(&["Paris.", "", "<think>a</think>Lyon."]), (0, 2));
-        assert_eq!(within(&["Paris.", "<think>Lyon?", ""]), (1, 2));
+        assert_eq!(within(&["Paris.", "", "<think>a</think>Lyon."]), 0);
+        assert_eq!(within(&["Paris.", "<think>Lyon?", ""]), 1);
         // The prompt opened the thought, as one of them shows.
-        assert_eq!(within(&["Lyon?", "No.</think>Paris.", "Rome? Or"]), (2, 3));
-        assert_eq!(told_thoughts(0, 3), None);
-        assert!(told_thoughts(2, 3).unwrap().starts_with("2 of 3 answers end within a thought and say nothing"));
+        assert_eq!(within(&["Lyon?", "No.</think>Paris.", "Rome? Or"]), 2);
+        assert_eq!(told_thoughts(0), None);
+        assert!(told_thoughts(2).unwrap().starts_with("2 answers end within a thought and say nothing"));
     }
 }

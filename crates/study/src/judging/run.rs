@@ -359,8 +359,8 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
     }
     match run.sweep.map_or(0, SweptAnswers::empty) {
         0 => {}
-        1 => out.push("1 answer of the sweep is empty: the judge is not asked about it".into()),
-        n => out.push(format!("{n} answers of the sweep are empty: the judge is not asked about them")),
+        1 => out.push("1 answer of the sweep says nothing: the judge is not asked about it".into()),
+        n => out.push(format!("{n} answers of the sweep say nothing: the judge is not asked about them")),
     }
     out.extend(all_alike(run.prompts.axes(), found));
     let replaced = run.items.iter().zip(found).filter(|(item, found)| item.label.is_some() && found.labels());

@@ -149,8 +149,8 @@ impl Study<'_> {
 
     /// Labels the answers of items with accepted answers, replacing any label that these items bring.
     fn grade(&mut self, items: &mut [Item]) {
-        let (within, said) = within_thought(items.iter().filter_map(|item| item.response.as_deref()));
-        self.warnings.extend(told_thoughts(within, said));
+        let within = within_thought(items.iter().filter_map(|item| item.response.as_deref()));
+        self.warnings.extend(told_thoughts(within));
         let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
         for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {

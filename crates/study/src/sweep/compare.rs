@@ -132,7 +132,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
         at_context: rows.iter().copied().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
-        within_thought: within_thought(answers_of(&rows)).0,
+        within_thought: within_thought(answers_of(&rows)),
         elsewhere: Vec::new(),
         axes,
     }

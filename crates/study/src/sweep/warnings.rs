@@ -36,7 +36,7 @@ impl Outcomes {
             self.few_random_sets(),
             self.one_seed(),
             self.cut_off(),
-            told_thoughts(self.within_thought, self.all_arms().map(|arm| arm.n).sum()),
+            told_thoughts(self.within_thought),
             self.without_verdict(),
             self.nothing_tempered(),
             self.few_in_a_class(),
@@ -127,7 +127,7 @@ impl Outcomes {
         let lacking =
             self.all_arms().flat_map(|arm| self.compared().map(move |which| (arm, which, arm.unjudged(which))));
         let (arm, which, n) = lacking.max_by_key(|(_, _, n)| *n).filter(|(_, _, n)| *n > 0)?;
-        let lack = if self.judge.is_some() { "lack a verdict" } else { "are empty and neither asserted nor hedged" };
+        let lack = if self.judge.is_some() { "lack a verdict" } else { "say nothing, neither asserted nor hedged" };
         Some(format!(
             "up to {n} of {} answers {lack} ({} of {}): there both they and the reference's answers are left out, and so are the \
              reference's and theirs in all arms",
@@ -147,7 +147,7 @@ impl Outcomes {
             let reference = self.arms().map(|(_, arm)| arm).find(|arm| arm.role == Role::Reference)?;
             let share = |arm: &ArmOutcome| 100.0 * arm.unjudged(which) as f64 / arm.n as f64;
             let more = if arms.len() > 1 { format!(", and {} more", arms.len() - 1) } else { String::new() };
-            let lack = if self.judge.is_some() { "lack a verdict" } else { "are empty" };
+            let lack = if self.judge.is_some() { "lack a verdict" } else { "say nothing" };
             Some(format!(
                 "{name} is not compared: {} ({:.1} % of its answers {lack}, of the reference's {:.1} %){more}",
                 arm.variant,

@@ -68,13 +68,16 @@ fn of_many_answers_fewer_in_a_hundred_withhold() {
     assert_eq!(withheld(0, 18).len(), 2, "of the reference as well");
 }
 
-/// Who says nothing asserts nothing: an arm that makes answers empty is not compared by what it asserts.
+/// Who says nothing asserts nothing: an arm that makes answers empty, or leaves them within a thought, is not compared by what it asserts.
 #[test]
 fn empty_answers_assert_nothing() {
     let arms = made(0);
     let grader = Grader::new(["perhaps"].into_iter());
     let text = |arm: &Arm, item: usize| match item {
-        0..15 if arm.set == "L0H0" => " \n",
+        0..10 if arm.set == "L0H0" => " \n",
+        // It ends within a thought.
+        10..15 if arm.set == "L0H0" => "<think>yes? perhaps",
+        20..30 => "<think>no</think>yes",
         0..20 => "no, perhaps",
         _ => "yes",
     };
@@ -87,10 +90,12 @@ fn empty_answers_assert_nothing() {
     assert!(other.unjudged.is_none(), "where no answer is empty, nothing is missing");
     assert!(arm.difference.assertion_rate.is_none() && arm.difference.accuracy.is_some());
     assert_eq!(arm.unequally_judged, ["assertion_rate", "assertion_asymmetry"]);
+    assert_eq!((found.within_thought, other.accuracy), (5, 30.0 / 50.0), "what is thought is neither right nor wrong");
     let warnings = found.warnings();
     for told in [
-        "up to 15 of 50 answers are empty and neither asserted nor hedged (assertion_asymmetry of L0H0@0.5)",
-        "assertion_rate is not compared: L0H0@0.5 (30.0 % of its answers are empty, of the reference's 0.0 %)",
+        "5 answers end within a thought",
+        "up to 15 of 50 answers say nothing, neither asserted nor hedged (assertion_asymmetry of L0H0@0.5)",
+        "assertion_rate is not compared: L0H0@0.5 (30.0 % of its answers say nothing, of the reference's 0.0 %)",
     ] {
         assert!(warnings.iter().any(|warning| warning.contains(told)), "{warnings:?}");
     }
