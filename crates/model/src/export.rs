@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -28,9 +27,18 @@ pub struct Folded {
     pub differs: bool,
 }
 
+#[cfg(unix)]
 fn make_writable(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
     let mut permissions = fs::metadata(path)?.permissions();
     permissions.set_mode(permissions.mode() | 0o200);
+    fs::set_permissions(path, permissions)
+}
+
+#[cfg(not(unix))]
+fn make_writable(path: &Path) -> std::io::Result<()> {
+    let mut permissions = fs::metadata(path)?.permissions();
+    permissions.set_readonly(false);
     fs::set_permissions(path, permissions)
 }
 

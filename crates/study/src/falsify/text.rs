@@ -50,7 +50,7 @@ pub fn markdown(found: &Falsification) -> String {
         let mut table = Table::of([Left("axes")]).with([Right("r of out-of-fold predictions"), Left("")]);
         for pair in &found.axis_pairs {
             let flag = if pair.flagged { "predict as one" } else { "" };
-            table.row([format!("{}, {}", cell(&pair.a), cell(&pair.b)), signed(pair.r, 3), flag.into()]);
+            table.row([format!("{}, {}", pair.a, pair.b), signed(pair.r, 3), flag.into()]);
         }
         out += &format!("\n{table}");
     }
@@ -92,7 +92,7 @@ fn check(check: &Check) -> [String; 4] {
         _ => (short(check.value), short(check.needed)),
     };
     let range = check.range.map_or(String::new(), |of| format!(" ({} to {})", short(of.low), short(of.high)));
-    [cell(&check.what), value + &range, format!("{sign} {needed}"), word(check.outcome).into()]
+    [check.what.clone(), value + &range, format!("{sign} {needed}"), word(check.outcome).into()]
 }
 
 fn baseline(baseline: &Baseline) -> [String; 5] {
@@ -104,9 +104,4 @@ fn baseline(baseline: &Baseline) -> [String; 5] {
     };
     let (cv, fresh) = (short(baseline.cv_auc), short(baseline.fresh_auc));
     [baseline.name.as_str().into(), baseline.what.clone(), cv, fresh, gain]
-}
-
-/// A text as a cell of a table.
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
 }

@@ -7,6 +7,7 @@ use super::result::GatedRow;
 use crate::{
     GoldRule, Grade, Grader, Item, Result, Row,
     capture::{encode_answered, encode_one},
+    items::thought::Thoughts,
 };
 
 /// Items with their answers, the tokens of both, and what is known of them.
@@ -47,6 +48,8 @@ pub(super) struct Known {
 impl Answers {
     /// The items with their answers; those generated here keep their very tokens.
     pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Grader>) -> Result<Self> {
+        let brought = items.iter().filter_map(|item| item.response.as_deref());
+        let thoughts = Thoughts::of(brought.chain(rows.iter().map(|row| row.response.as_str())));
         let mut rows = rows.iter();
         let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
         for item in items {
@@ -56,7 +59,7 @@ impl Answers {
                 encode_one(engine, &item, item.response.as_deref())?
             } else {
                 let written = rows.next().expect("every item without an answer was given one");
-                if written.response.trim().is_empty() || written.response_ids.is_empty() {
+                if !thoughts.says(&written.response) || written.response_ids.is_empty() {
                     out.silent += 1;
                     continue;
                 }
@@ -65,7 +68,7 @@ impl Answers {
                 row = Some(written);
                 encoded
             };
-            out.known.push(known(&item, row, lexicon));
+            out.known.push(known(&item, row, lexicon, thoughts));
             out.items.push(item);
             out.encoded.push(encoded);
         }
@@ -132,9 +135,10 @@ fn brought(item: &Item) -> Map<String, Value> {
 /// What is known of an answer. Accepted answers and the lexicon decide whether it is right and whether it hedges; without them, what the
 /// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
 /// generated as, or else from the item.
-pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
+pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>, thoughts: Thoughts) -> Known {
     let none = Grader::by_gold(GoldRule::default());
-    let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
+    let response = item.response.as_deref().unwrap_or_default();
+    let grade = lexicon.unwrap_or(&none).grade(thoughts.said(response).unwrap_or_default(), &item.gold);
     let label = item.label.as_deref().and_then(Grade::of_label);
     let [correct, covered] = item.told_right();
     let said = [correct, covered, label.map(|label| label.correct)];
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_truth_value_is_one_however_its_json_writes_it() {
-        let right = |fields: Value| known(&item(&fields), None, None).correct;
+        let right = |fields: Value| known(&item(&fields), None, None, Thoughts::default()).correct;
         let of = |name: &str, value: Value| right(json!({"prompt": "p", "response": "r", name: value}));
         for yes in [json!(true), json!(1), json!(1.0), json!("true"), json!("True")] {
             assert_eq!(of("correct", yes.clone()), Some(true), "{yes}");
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn accepted_answers_come_before_what_an_item_says_and_contradictions_are_known() {
         let lexicon = Grader::new(["perhaps"].into_iter());
-        let of = |fields: Value| known(&item(&fields), None, Some(&lexicon));
+        let of = |fields: Value| known(&item(&fields), None, Some(&lexicon), Thoughts::default());
         let base = json!({"prompt": "p", "response": "yes, perhaps", "gold": "yes"});
         let with = |more: Value| {
             let mut all = base.clone();
@@ -216,21 +220,21 @@ mod tests {
         }
         // Without accepted answers and a lexicon, the item decides.
         let told = item(&json!({"prompt": "p", "response": "x", "label": "hw", "coverage": 0.5}));
-        let found = known(&told, None, None);
+        let found = known(&told, None, None, Thoughts::default());
         assert_eq!((found.correct, found.hedged), (Some(true), Some(true)));
         assert_eq!(found.contradicts, Some(Contradicts::Itself), "its label says wrong");
         let other = json!({"prompt": "p", "response": "x", "label": "cw", "correct": true});
-        let found = known(&item(&other), None, None);
+        let found = known(&item(&other), None, None, Thoughts::default());
         assert_eq!((found.correct, found.contradicts), (Some(true), Some(Contradicts::Itself)));
         // The item cannot have said anything of an answer that was generated just now.
         let written = row("x", FinishReason::Stop);
-        let found = known(&told.answered_by(&written), Some(&written), None);
+        let found = known(&told.answered_by(&written), Some(&written), None, Thoughts::default());
         assert_eq!((found.correct, found.hedged), (None, None));
     }
 
     #[test]
     fn how_an_answer_ended_is_told_by_its_row_or_its_item() {
-        let of = |fields: Value, row: Option<&Row>| known(&item(&fields), row, None).finish_reason;
+        let of = |fields: Value, row: Option<&Row>| known(&item(&fields), row, None, Thoughts::default()).finish_reason;
         let cut = row("x", FinishReason::Length);
         assert_eq!(of(json!({"prompt": "p", "finish_reason": "stop"}), Some(&cut)), Some(FinishReason::Length));
         let brought = |more: Value| json!({"prompt": "p", "response": "x", "finish_reason": more});
@@ -248,7 +252,7 @@ mod tests {
         });
         let whole = item(&fields);
         let read = |row: &GatedRow| Item::parse(&serde_json::to_string(row).unwrap(), 1, false).unwrap();
-        let line = gated(&whole, known(&whole, None, None), 0.25, "Perhaps ", true);
+        let line = gated(&whole, known(&whole, None, None, Thoughts::default()), 0.25, "Perhaps ", true);
         let back = read(&line);
         assert_eq!((&back.id, &back.input, back.response.as_deref()), (&whole.id, &whole.input, Some("Perhaps yes")));
         assert_eq!((&back.gold, &back.scores, back.label.as_deref()), (&whole.gold, &whole.scores, Some("hr")));
@@ -265,7 +269,8 @@ mod tests {
         );
         let stop = row("yes", FinishReason::Stop);
         let written = asked.answered_by(&stop);
-        let back = read(&gated(&written, known(&written, Some(&stop), None), 0.75, "Perhaps ", false));
+        let back =
+            read(&gated(&written, known(&written, Some(&stop), None, Thoughts::default()), 0.75, "Perhaps ", false));
         assert_eq!((&back.input, back.response.as_deref()), (&headtemper_engine::Input::Ids(vec![1, 2]), Some("yes")));
         assert!(back.scores.is_empty() && !back.other.contains_key("coverage") && back.other["topic"] == "t");
     }

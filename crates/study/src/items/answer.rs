@@ -170,8 +170,9 @@ pub(crate) fn gold_warning(items: &[Item]) -> Option<String> {
 fn loses(gold: &str) -> bool {
     let kept = comparable(gold);
     let count = |text: &str, c: char| text.chars().filter(|&other| other == c).count();
-    // A plus before a number decides nothing.
-    let gold = gold.trim().trim_start_matches('+');
+    // A plus before a number decides nothing, nor does one before its power of ten.
+    let gold = without_exponent_plus(gold.trim().trim_start_matches('+'));
+    let gold = gold.as_str();
     let minus = (gold.starts_with(MINUS) && !kept.starts_with('-'))
         || gold.ends_with(MINUS)
         || count(gold, '−') > count(&kept, '-')
@@ -179,8 +180,18 @@ fn loses(gold: &str) -> bool {
     !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
 }
 
-/// Whether a text takes something from a variable, or a variable from something, as in 2x-3: not in B-52, 3-5 and co-op, where a hyphen
-/// parts words.
+/// A text without the plus in numbers such as 6.02e+23.
+fn without_exponent_plus(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let power = |at: usize| {
+        at > 1 && matches!(chars[at - 1], 'e' | 'E') && is_digit(&chars, at - 2) && is_digit(&chars, at + 1)
+    };
+    let kept = (0..chars.len()).filter(|&at| chars[at] != '+' || !power(at));
+    kept.map(|at| chars[at]).collect()
+}
+
+/// Whether a text takes something from a variable in lower case, or such a variable from something, as in 2x-3: not in B-52, 3-5 and co-op,
+/// where a hyphen parts words. Of b-52 it cannot tell.
 fn subtracts(text: &str) -> bool {
     let chars: Vec<char> = text.chars().collect();
     let letter = |at: usize| chars.get(at).is_some_and(|c| c.is_alphabetic());
@@ -298,6 +309,7 @@ mod tests {
             "AT&T",
             "km/h",
             "1e-5",
+            "6.02e+23",
             "B-52",
             "3-5",
             "co-op",

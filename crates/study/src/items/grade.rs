@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{answer, thought, words};
+use super::{answer, thought::Thoughts, words};
 use crate::{Result, StudyError};
 
 /// Raised whenever the same answer may be graded otherwise: what an earlier version compared is then compared again.
@@ -110,7 +110,7 @@ impl Grader {
 
     /// Judges what an answer says, apart from any thought before it, against its accepted answers.
     pub fn grade(&self, answer: &str, gold: &[String]) -> Grade {
-        let answer = thought::said(answer).unwrap_or_default();
+        let answer = Thoughts::default().said(answer).unwrap_or_default();
         let (said, plain) = (answer::comparable(answer), normalised(answer));
         Grade {
             correct: gold.iter().map(|gold| answer::comparable(gold)).any(|gold| match self.gold {

@@ -11,7 +11,7 @@ use super::{
     client::Asked,
     prompts::{Kind, Slot},
 };
-use crate::{Item, Result, StudyError, items::thought};
+use crate::{Item, Result, StudyError, items::thought::Thoughts};
 
 /// One question to the judge. Its text is written when it is asked: those of all questions together are many times the items.
 #[derive(Clone, Debug)]
@@ -72,6 +72,7 @@ pub(crate) struct Questions<'a> {
     items: &'a [Item],
     prompts: &'a JudgePrompts,
     asked: Asked<'a>,
+    thoughts: Thoughts,
     /// Each once, in the order in which items raise them.
     pub(crate) list: Vec<Question>,
     known: HashSet<String>,
@@ -87,7 +88,9 @@ impl<'a> Questions<'a> {
     /// answers.
     pub(crate) fn new(items: &'a [Item], prompts: &'a JudgePrompts, asked: Asked<'a>) -> Result<Self> {
         check(items)?;
-        let mut questions = Self { items, prompts, asked, list: Vec::new(), known: HashSet::new(), raised: Vec::new() };
+        let thoughts = Thoughts::of(items.iter().filter_map(|item| item.response.as_deref()));
+        let (list, known, raised) = (Vec::new(), HashSet::new(), Vec::new());
+        let mut questions = Self { items, prompts, asked, thoughts, list, known, raised };
         for item in 0..items.len() {
             let raised = questions.raise(item)?;
             questions.raised.push(raised);
@@ -149,7 +152,7 @@ impl<'a> Questions<'a> {
         let prompt = conversation(&item.input);
         let response = item.response.as_deref().unwrap_or_default();
         // What was thought is no part of the answer; of an answer that ends within a thought there is nothing else.
-        let response = thought::said(response).map_or(response, str::trim_start);
+        let response = self.thoughts.said(response).map_or(response, str::trim_start);
         let (prompt, response) = ((Slot::Prompt, &*prompt), (Slot::Response, response));
         let axis = |axis: &usize| said(&self.prompts.axes()[*axis]);
         let fill = |values: &[(Slot, &str)]| self.prompts.fill(about.kind(), values);

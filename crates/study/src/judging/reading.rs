@@ -1,6 +1,6 @@
 //! From a reply to a verdict. Anything that is not plainly one of the verdicts asked for counts as none.
 
-use crate::items::thought::said;
+use crate::items::thought::Thoughts;
 
 /// Why there is no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +114,7 @@ fn refuses(text: &str) -> bool {
 /// The lines that say something, without what a model thought before them.
 fn lines(reply: &str) -> Result<Vec<&str>, Missing> {
     // It was still thinking when it was cut off.
-    let said = said(reply).ok_or(Missing::Unparsable)?;
+    let said = Thoughts::default().said(reply).ok_or(Missing::Unparsable)?;
     Ok(said.lines().map(str::trim).filter(|line| line.contains(char::is_alphanumeric)).collect())
 }
 

@@ -23,7 +23,7 @@ use crate::{
     items::{
         answer::gold_warning,
         dispositions::LEAST,
-        thought::{says, told_thoughts, within_thought},
+        thought::{Thoughts, told_thoughts},
     },
     run::{
         prepared::{
@@ -58,6 +58,10 @@ struct Study<'a> {
     grader: Option<Grader>,
     stop: Option<&'a AtomicBool>,
     warnings: Vec<String>,
+}
+
+fn thoughts_of(items: &[Item]) -> Thoughts {
+    Thoughts::of(items.iter().filter_map(|item| item.response.as_deref()))
 }
 
 /// The experiment as it was resolved.
@@ -149,13 +153,14 @@ impl Study<'_> {
 
     /// Labels the answers of items with accepted answers, replacing any label that these items bring.
     fn grade(&mut self, items: &mut [Item]) {
-        let within = within_thought(items.iter().filter_map(|item| item.response.as_deref()));
-        self.warnings.extend(told_thoughts(within));
+        let thoughts = thoughts_of(items);
+        let within = thoughts.within(items.iter().filter_map(|item| item.response.as_deref()));
+        self.warnings.extend(told_thoughts(within, " and say nothing"));
         let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
         for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {
             let Some(response) = &item.response else { continue };
-            let label = grader.grade(response, &item.gold).label();
+            let label = grader.grade(thoughts.said(response).unwrap_or_default(), &item.gold).label();
             let old = item.label.replace(label.into());
             brought += usize::from(old.is_some());
             replaced += usize::from(old.is_some_and(|old| old != label));
@@ -170,7 +175,8 @@ impl Study<'_> {
 
     /// The items whose answers say something; writes them down as judged.
     fn answered(&mut self, items: &[Item]) -> Result<Vec<Item>> {
-        let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| !says(response));
+        let thoughts = thoughts_of(items);
+        let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| !thoughts.says(response));
         let silent = items.iter().filter(empty).count();
         if silent > 0 {
             let none = if silent == 1 {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     HookCounts, Item, Keyed, Plan, Result, Row, RunDir, StudyError,
-    items::thought::says,
+    items::thought::Thoughts,
     store::{
         manifest::{MANIFEST, Manifest},
         rows::{Written, read_rows},
@@ -38,12 +38,13 @@ pub struct SweptAnswers {
     items: Vec<Item>,
     /// `[arm][seed * items + item]`
     rows: Vec<Vec<Row>>,
+    thoughts: Thoughts,
     fired: HookCounts,
     identity: Identity,
     answers: Vec<Item>,
     /// The arm and the row of each answer.
     places: Vec<(usize, usize)>,
-    /// Rows of the directory that the plan does not list, without those of random sets.
+    /// Rows of the directory that the plan does not list.
     others: Vec<Row>,
     /// How many items the sweep has, of which only the first may be taken.
     all: usize,
@@ -98,17 +99,18 @@ impl SweptAnswers {
         }
         // Before anybody is asked about answers that say nothing.
         let fired = fired_by_arm((&items, &plan.seeds), &plan.arms, &rows)?;
+        let thoughts = Thoughts::of(rows.iter().flatten().map(|row| row.response.as_str()));
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {
-                if says(&row.response) {
+                if thoughts.says(&row.response) {
                     answers.push(answer(item, arm, row));
                     places.push((at, place));
                 }
             }
         }
-        let others = written.into_values().filter(|row| !plan.was_random(&row.variant)).collect();
-        Ok(Self { dir: dir.into(), path, plan, items, rows, fired, identity, answers, places, others, all })
+        let others = written.into_values().collect();
+        Ok(Self { dir: dir.into(), path, plan, items, rows, thoughts, fired, identity, answers, places, others, all })
     }
 
     /// The file that the answers are from.
@@ -127,7 +129,7 @@ impl SweptAnswers {
     }
 
     /// Writes the tables of the sweep and its report into a directory, with what a judge said of the [`answers`](Self::answers): `judged` has
-    /// no marks yet. `put` is given the number of an answer, none for an empty one, the item that it answers, and what the rules say of it,
+    /// no marks yet. `put` is given the number of an answer, none for one that says nothing, the item that it answers, and what the rules say of it,
     /// which it replaces by what the judge was asked for.
     pub(crate) fn write(
         &self,
@@ -135,12 +137,13 @@ impl SweptAnswers {
         judged: JudgedAnswers,
         put: impl Fn(Option<usize>, &Item, &mut Mark),
     ) -> Result<Outcomes> {
-        let Self { plan, items, rows, .. } = self;
+        let Self { plan, items, rows, thoughts, .. } = self;
         let grader = plan.hedges.as_ref();
         let number: BTreeMap<(usize, usize), usize> = self.places.iter().copied().zip(0..).collect();
         let of_arm = |(arm, rows): (usize, &Vec<Row>)| -> Vec<Mark> {
             let levels = vec![None; judged.axes.len()];
-            let by_rules = marks_by_rules(items, rows, grader).into_iter().zip(items.iter().cycle()).enumerate();
+            let by_rules =
+                marks_by_rules(items, rows, grader, *thoughts).into_iter().zip(items.iter().cycle()).enumerate();
             let mark = |(row, (by_rules, item))| {
                 let mut mark = Mark { levels: levels.clone(), ..by_rules };
                 put(number.get(&(arm, row)).copied(), item, &mut mark);

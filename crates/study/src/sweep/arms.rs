@@ -145,6 +145,14 @@ fn refused(what: &str, found: &str, allowed: &str) -> StudyError {
 /// Longest set whose name lists its heads; the names of longer sets give their number and a hash.
 const NAMED_HEADS: usize = 8;
 
+/// How the names of random sets begin; those of others begin with a letter of a head or a number.
+const RANDOM: &str = "random";
+
+/// Whether an arm of this name has heads that were drawn at random.
+pub(super) fn is_random(variant: &str) -> bool {
+    variant.starts_with(RANDOM)
+}
+
 /// The name of a head set.
 fn set_name(heads: &[HeadRef]) -> String {
     let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
@@ -195,7 +203,7 @@ fn random_sets(wanted: &ArmsWanted<'_>, slots: &[HeadRef]) -> Result<Vec<(String
                 continue;
             }
             let names: Vec<String> = heads.iter().map(ToString::to_string).collect();
-            let name = format!("random{}-of-{}-{}", seen.len(), label(&likeness), &digest(&names)[..8]);
+            let name = format!("{RANDOM}{}-of-{}-{}", seen.len(), label(&likeness), &digest(&names)[..8]);
             sets.push((name, heads));
             if seen.len() == count {
                 break;

@@ -11,7 +11,7 @@ use headtemper_stats::{
 use crate::{
     Arm, Grader, Item, RandomFrom, Role, Row,
     items::{
-        thought::within_thought,
+        thought::Thoughts,
         units::{sizes, sums, units},
     },
     sweep::{
@@ -78,9 +78,10 @@ pub(crate) struct Column {
 pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
     let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens, temperature } = *answered;
     let kept = distinct(arms);
+    let thoughts = Thoughts::of(rows.iter().flatten().map(|row| row.response.as_str()));
     let marks: Vec<Cow<'_, [Mark]>> = match judge {
         Some(judge) => kept.iter().map(|&arm| Cow::Borrowed(&judge.marks[arm][..])).collect(),
-        None => kept.iter().map(|&arm| Cow::Owned(marks_by_rules(items, &rows[arm], grader))).collect(),
+        None => kept.iter().map(|&arm| Cow::Owned(marks_by_rules(items, &rows[arm], grader, thoughts))).collect(),
     };
     let rows: Vec<&[Row]> = kept.iter().map(|&arm| &rows[arm][..]).collect();
     let arms: Vec<&Arm> = kept.into_iter().map(|arm| &arms[arm]).collect();
@@ -132,7 +133,7 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
         at_context: rows.iter().copied().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
-        within_thought: within_thought(answers_of(&rows)),
+        within_thought: thoughts.within(responses(&rows)),
         elsewhere: Vec::new(),
         axes,
     }
@@ -153,11 +154,11 @@ fn distinct(arms: &[Arm]) -> Vec<usize> {
     (0..arms.len()).filter(|&arm| counted(arm)).collect()
 }
 
-/// Whether an answer was cut off before its limit, which happens only at the end of the context.
-fn answers_of<'a>(rows: &'a [&[Row]]) -> impl Iterator<Item = &'a str> + Clone {
+fn responses<'a>(rows: &[&'a [Row]]) -> impl Iterator<Item = &'a str> {
     rows.iter().copied().flatten().map(|row| row.response.as_str())
 }
 
+/// Whether an answer was cut off before its limit, which happens only at the end of the context.
 fn at_context(row: &Row, max_new_tokens: usize) -> bool {
     row.finish_reason == FinishReason::Length && row.n_tokens < max_new_tokens
 }

@@ -1,7 +1,7 @@
 //! What earlier calls have tried in the same directory. The tables show it beside what is asked for now, since p max is over all that was
 //! tried, whether at once or one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,19 +18,14 @@ pub(super) struct Cell {
     keys: Vec<String>,
 }
 
-/// Cells by the name of their arm, which says which heads and which λ, and by their seed.
-type Cells = BTreeMap<(String, u64), Cell>;
-
 /// Keeps in `plan` what an earlier plan of the directory asked for and this one does not. Both have the same items, as all plans of one
 /// directory do.
 pub(super) fn remember(plan: &mut Plan<SweepPlan>, earlier: &Plan<SweepPlan>) {
-    let own = table_cells(plan);
-    let of_table = table_cells(earlier).into_values();
     let mut known: Vec<Cell> = std::mem::take(&mut plan.plan.elsewhere);
-    for cell in of_table.chain(earlier.plan.elsewhere.iter().cloned()) {
-        let is_new = known.iter().all(|there| (&there.arm.variant, there.seed) != (&cell.arm.variant, cell.seed));
-        if is_new && !own.contains_key(&(cell.arm.variant.clone(), cell.seed)) {
-            known.push(cell);
+    let mut names: BTreeSet<(String, u64)> = table_cells(plan).iter().chain(&known).map(name).collect();
+    for cell in table_cells(earlier).iter().chain(&earlier.plan.elsewhere) {
+        if names.insert(name(cell)) {
+            known.push(cell.clone());
         }
     }
     plan.plan.elsewhere = known;
@@ -44,9 +39,10 @@ pub(super) fn remember(plan: &mut Plan<SweepPlan>, earlier: &Plan<SweepPlan>) {
 /// those of now: a tempered set is compared with one kind of them.
 pub(super) fn with_earlier(plan: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPlan> {
     let known = &plan.plan.elsewhere;
-    let mut cells = table_cells(plan);
     let complete = known.iter().filter(|cell| cell.keys.iter().all(|key| log.get(key).is_some()));
-    cells.extend(complete.map(|cell| (name(cell), cell.clone())));
+    // An arm's name says which heads and which λ.
+    let cells: BTreeMap<(String, u64), Vec<String>> =
+        table_cells(plan).iter().chain(complete).map(|cell| (name(cell), cell.keys.clone())).collect();
     let has = |arm: &Arm, seed: u64| cells.contains_key(&(arm.variant.clone(), seed));
 
     let (mut arms, mut seeds) = (plan.plan.arms.clone(), plan.plan.seeds.clone());
@@ -57,16 +53,18 @@ pub(super) fn with_earlier(plan: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPl
             }
         }
     }
-    let mut of_random = arms.iter().chain(known.iter().map(|cell| &cell.arm)).filter(|arm| arm.role == Role::Random);
-    let random_from = of_random.next().map(|arm| arm.random_from);
     let touches = |arm: &Arm| {
-        let rows = seeds.iter().flat_map(|&seed| &cells[&(arm.variant.clone(), seed)].keys).map(|key| log.get(key));
+        let rows = seeds.iter().flat_map(|&seed| &cells[&(arm.variant.clone(), seed)]).map(|key| log.get(key));
         arm.plan.is_empty() || rows.flatten().any(|row| row.touched)
     };
-    for arm in known.iter().map(|cell| &cell.arm) {
+    let fits = |arm: &&Arm| seeds.iter().all(|&seed| has(arm, seed)) && touches(arm);
+    let fitting: Vec<&Arm> = known.iter().map(|cell| &cell.arm).filter(fits).collect();
+    let mut of_random = arms.iter().chain(fitting.iter().copied()).filter(|arm| arm.role == Role::Random);
+    let random_from = of_random.next().map(|arm| arm.random_from);
+    for arm in fitting {
         let is_new = arms.iter().all(|there| there.variant != arm.variant);
         let other_draw = arm.role == Role::Random && Some(arm.random_from) != random_from;
-        if is_new && !other_draw && seeds.iter().all(|&seed| has(arm, seed)) && touches(arm) {
+        if is_new && !other_draw {
             arms.push(arm.clone());
         }
     }
@@ -76,7 +74,7 @@ pub(super) fn with_earlier(plan: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPl
         }
     }
 
-    let of = |arm: &Arm, seed: u64| cells[&(arm.variant.clone(), seed)].keys.clone();
+    let of = |arm: &Arm, seed: u64| cells[&(arm.variant.clone(), seed)].clone();
     let keys = arms.iter().flat_map(|arm| seeds.iter().flat_map(move |&seed| of(arm, seed))).collect();
     let in_tables = |cell: &Cell| seeds.contains(&cell.seed) && arms.iter().any(|arm| arm.variant == cell.arm.variant);
     let elsewhere = known.iter().filter(|cell| !in_tables(cell)).cloned().collect();
@@ -87,11 +85,11 @@ fn name(cell: &Cell) -> (String, u64) {
     (cell.arm.variant.clone(), cell.seed)
 }
 
-/// The cells of a plan's tables.
-fn table_cells(plan: &Plan<SweepPlan>) -> Cells {
+/// The cells of a plan's tables, in its order.
+fn table_cells(plan: &Plan<SweepPlan>) -> Vec<Cell> {
     let SweepPlan { arms, seeds, items, .. } = &plan.plan;
     let of = arms.iter().flat_map(|arm| seeds.iter().map(move |&seed| (arm, seed)));
     // If the numbers of rows and cells do not match, the surplus is dropped.
     let cell = |((arm, seed), keys): ((&Arm, u64), &[String])| Cell { arm: arm.clone(), seed, keys: keys.to_vec() };
-    of.zip(plan.keys.chunks_exact(items.len().max(1))).map(cell).map(|cell| (name(&cell), cell)).collect()
+    of.zip(plan.keys.chunks_exact(items.len().max(1))).map(cell).collect()
 }

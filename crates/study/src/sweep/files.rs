@@ -15,7 +15,9 @@ use crate::{
         files::{write_json, write_text},
         shards::PLAN,
     },
-    sweep::{Answered, csv::sweep_csv, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan},
+    sweep::{
+        Answered, arms::is_random, csv::sweep_csv, examples::examples, outcome::Outcomes, outcomes_of, run::SweepPlan,
+    },
 };
 
 const OUTCOMES: &str = "sweep.json";
@@ -35,6 +37,8 @@ pub(crate) fn write_outcomes<'a>(
     let reference =
         |row: &Row| answered.arms.iter().any(|arm| arm.role == Role::Reference && arm.variant == row.variant);
     // What was tried but stands in no table: other arms, and other seeds of these arms. The untouched model alone tries nothing.
+    // Nothing was tried by a random set: what it could tell is how unusual others are.
+    let all = all.filter(|row| !is_random(&row.variant));
     let stray = |row: &Row| match (own.contains(row.variant.as_str()), outcomes.seeds.contains(&row.seed)) {
         (true, true) => None,
         (false, _) => Some(row.variant.clone()),

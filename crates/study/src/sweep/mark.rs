@@ -1,7 +1,7 @@
 //! What is known of each answer of a sweep: what the rules say, and what a judge said.
 
 use super::compared::Compared;
-use crate::{GoldRule, Grader, Item, Row, items::thought::says};
+use crate::{GoldRule, Grader, Item, Row, items::thought::Thoughts};
 
 /// What is known of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,14 +47,14 @@ pub struct JudgedAnswers {
 }
 
 /// What accepted answers say of an arm's answers, in the order `[seed * items + item]`, and a lexicon of hedges if there is one.
-pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grader>) -> Vec<Mark> {
+pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grader>, thoughts: Thoughts) -> Vec<Mark> {
     // With a grader, right is what its labels call right.
     let plain = Grader::by_gold(GoldRule::default());
     let gold = grader.unwrap_or(&plain);
     let mark = |(row, item): (&Row, &Item)| {
-        let grade = gold.grade(&row.response, &item.gold);
+        let grade = gold.grade(thoughts.said(&row.response).unwrap_or_default(), &item.gold);
         // Nobody asserts anything by saying nothing, as to a judge.
-        let empty = grader.is_some() && !says(&row.response);
+        let empty = grader.is_some() && !thoughts.says(&row.response);
         Mark {
             right: (!item.gold.is_empty()).then_some(grade.correct),
             asserted: grader.filter(|_| !empty).map(|_| !grade.hedged),

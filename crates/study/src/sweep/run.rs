@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, Role, RowLog, RunDir,
-    Shard, Sharded, Shards, StudyError, SweepOptions,
+    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
+    Sharded, Shards, StudyError, SweepOptions,
     capture::{named_items, prompts},
     items::{answer::gold_warning, units::check_groups},
     store::digest::digest,
@@ -119,11 +119,6 @@ impl SweepPlan {
     /// The same plan with other arms and seeds, and other ones elsewhere.
     pub(super) fn of(&self, arms: Vec<Arm>, seeds: Vec<u64>, elsewhere: Vec<Cell>) -> Self {
         Self { arms, seeds, elsewhere, ..self.clone() }
-    }
-
-    /// Whether rows with this name are of an earlier random set. Nothing was tried by it: what it could tell is how unusual others are.
-    pub(super) fn was_random(&self, variant: &str) -> bool {
-        self.elsewhere.iter().any(|cell| cell.arm.role == Role::Random && cell.arm.variant == variant)
     }
 
     /// The items; an error if they are not valid items, or cannot have this many rows.
@@ -254,7 +249,7 @@ fn outcomes(
     let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);
     let temperature = plan.sampling.temperature;
     let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens, temperature };
-    let outcomes = write_outcomes(run, &answered, log.rows().values().filter(|row| !plan.was_random(&row.variant)))?;
+    let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, identity, plan, (&answered, &outcomes), &fired, None)?;
     Ok(outcomes)

@@ -8,7 +8,7 @@ fn judged(arms: &[Arm], rows: &[Vec<Row>]) -> JudgedAnswers {
     let level = |arm: &Arm, item: usize| if arm.set == "L0H0" && item < 12 { 3.0 } else { 4.0 };
     let mark = |arm: &Arm, (at, mark): (usize, Mark)| Mark { levels: vec![Some(level(arm, at % ITEMS))], ..mark };
     let of = |(arm, rows): (&Arm, &Vec<Row>)| {
-        let marks = marks_by_rules(&items(), rows, None).into_iter().enumerate();
+        let marks = marks_by_rules(&items(), rows, None, Thoughts::default()).into_iter().enumerate();
         marks.map(|marked| mark(arm, marked)).collect()
     };
     let marks = arms.iter().zip(rows).map(of).collect();
