@@ -90,6 +90,11 @@ impl Sampling {
         Choice { penalties: self.penalises().then_some(Penalties { repetition, presence, text }), draw }
     }
 
+    /// Whether the largest logit is chosen, as it is.
+    pub(crate) fn is_argmax(&self) -> bool {
+        self.temperature == 0.0 && !self.penalises()
+    }
+
     /// Whether tokens of the text are penalised.
     pub(crate) fn penalises(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0

@@ -163,7 +163,8 @@ impl Cache {
     }
 
     /// Starts the sequence of slot `to` with everything that slot `from` has read, as if it had read it itself. Only the whole
-    /// prefix can be copied: the state of a delta net does not run backwards.
+    /// prefix can be copied: the state of a delta net does not run backwards. Of the layers at and below a branch, only keys that
+    /// layers above it read are there to be copied.
     ///
     /// # Errors
     /// If a slot does not exist, or both are the same.
@@ -171,9 +172,13 @@ impl Cache {
         let (Some(&len), Some(_), true) = (self.lengths.get(from), self.lengths.get(to), from != to) else {
             bail!("cannot copy cache slot {from} to {to}; there are {}", self.lengths.len());
         };
-        for layer in &self.layers {
+        let above = self.branched[from].map_or(0, |layer| layer + 1);
+        let read =
+            |layer: usize| self.layers[above..].iter().any(|of| matches!(of, LayerState::KeysOf(own) if *own == layer));
+        for (index, layer) in self.layers.iter().enumerate() {
             let (tensors, rows, len) = match layer {
                 LayerState::KeysOf(_) => continue,
+                _ if index < above && !read(index) => continue,
                 LayerState::KeysValues { keys, values } => ([keys, values], self.capacity, len),
                 LayerState::Delta { conv, state } => ([conv, state], 1, 1),
             };

@@ -23,7 +23,7 @@ pub use error::ModelError;
 pub use export::{Folded, fold_file, folded_names};
 pub use headtemper_kernels::{
     ATTEND_SPLIT, BaseRows, Blocks, Choice, Chosen, DecodeRow, DecodeRows, DecodeSize, Draw, GPU_LOGITS, HeadScore,
-    Held, Kernels, Level, Matrix, Operations, Penalties, Products, Recording, SpoiltRow, TextTokens,
+    Held, Kernels, Level, Matrix, Operations, Penalties, Products, Recording, SpoiltRow, TextTokens, add,
     attend_partial_bytes, choose, chooses_on_device, fastest, free_memory, is_out_of_memory, open_cuda, reason,
     spoilt_row,
 };

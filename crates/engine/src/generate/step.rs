@@ -1,6 +1,6 @@
 //! One step of a generation: the pass, and the choice of every row's next token.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Storage, Tensor};
 use headtemper_hook::{Batch, HiddenCapture, Span, Tap, Tee};
 use headtemper_model::{Choice, Chosen, chooses_on_device};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use crate::{
     Engine, EngineError, Keep, Noise, Result,
     keep::{Reader, spread},
     noise::largest,
-    sample::sum_exp,
+    sample::{argmax, sum_exp},
 };
 
 impl Engine {
@@ -69,8 +69,17 @@ impl Engine {
 /// The next token of each row of logits `[rows, vocab]`, with its log-probability.
 fn choose_all(rows: &[&Running], requests: &[Request], logits: &Tensor) -> Result<Vec<(u32, f64)>> {
     if !chooses_on_device(logits) {
-        let choose = |(run, mut logits): (&&Running, Vec<f32>)| choose(run, &requests[run.row], &mut logits);
-        return rows.par_iter().zip(logits.to_vec2::<f32>()?).map(choose).collect();
+        let vocab = logits.dim(1)?;
+        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
+        let (storage, layout) = logits.storage_and_layout();
+        let (Storage::Cpu(values), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+            unreachable!("the logits were brought here in one piece")
+        };
+        // A row is copied only where it is changed, and by the thread that changes it.
+        let choose =
+            |room: &mut Vec<f32>, (run, logits): (&&Running, &[f32])| choose(run, &requests[run.row], logits, room);
+        let logits = values.as_slice::<f32>()?[start..end].par_chunks(vocab);
+        return rows.par_iter().zip(logits).map_init(Vec::new, choose).collect();
     }
     let choices: Vec<Choice<'_>> = rows.iter().map(|run| choice(run, &requests[run.row])).collect();
     let chosen = headtemper_model::choose(logits, &choices)?;
@@ -81,17 +90,22 @@ fn choose_all(rows: &[&Running], requests: &[Request], logits: &Tensor) -> Resul
     rows.iter().zip(chosen).map(number).collect()
 }
 
-fn choose(run: &Running, request: &Request, logits: &mut [f32]) -> Result<(u32, f64)> {
+/// Chooses a token by a row of logits, with `room` for a copy of them.
+fn choose(run: &Running, request: &Request, logits: &[f32], room: &mut Vec<f32>) -> Result<(u32, f64)> {
     let top = largest(logits);
     let sum = sum_exp(logits, top, 1.0);
     if !sum.is_finite() || !top.is_finite() {
         return Err(not_a_number(run));
     }
     let log_sum = f64::from(top) + sum.ln();
-    let raw = if request.sampling.penalises() { Some(logits.to_vec()) } else { None };
-    let token = request.sampling.next(logits, &run.text, noise(run, request));
-    let logit = raw.as_deref().unwrap_or(logits)[token as usize];
-    Ok((token, f64::from(logit) - log_sum))
+    let token = if request.sampling.is_argmax() {
+        argmax(logits)
+    } else {
+        room.clear();
+        room.extend_from_slice(logits);
+        request.sampling.next(room, &run.text, noise(run, request))
+    };
+    Ok((token, f64::from(logits[token as usize]) - log_sum))
 }
 
 /// How a device chooses a row's next token.

@@ -12,7 +12,7 @@ use std::{
 
 use candle_core::Tensor;
 use headtemper_hook::{Batch, HeadRef, PlanError, Positions, Site, Span, Tap};
-use headtemper_model::{BaseRows, Branch, Cache, CausalLm, HeadScore, SpoiltRow, spoilt_row};
+use headtemper_model::{BaseRows, Branch, Cache, CausalLm, HeadScore, SpoiltRow, add, spoilt_row};
 
 use crate::{
     Encoded, Engine, EngineError, Result,
@@ -386,7 +386,7 @@ impl HeadOutputs<'_, '_> {
         };
         let lambda = self.group.request.lambdas[part.lambda];
         let read = |x: &Tensor| x.narrow(0, packed.start, packed.len());
-        let tempered = (read(mixed)? + (read(share)? * f64::from(lambda - 1.0))?)?;
+        let tempered = add(&read(mixed)?, &(read(share)? * f64::from(lambda - 1.0))?)?;
         self.fired[part.slot] += tempered.dim(0)? as u64;
         Ok(tempered)
     }

@@ -261,6 +261,18 @@ impl Gemma4Config {
             );
             return Err(malformed(path, why));
         }
+        // One rotation serves all layers of a kind.
+        for sliding in [true, false] {
+            let mut of_kind = self.layers.iter().filter(|layer| layer.sliding == sliding).map(|layer| layer.head_dim);
+            let first = of_kind.next();
+            if let Some(other) = of_kind.find(|dim| Some(*dim) != first) {
+                let kind = if sliding { "sliding" } else { "full" };
+                let (first, other) = (first.unwrap_or_default(), other);
+                let why =
+                    format!("{kind} attention layers have heads of {first} and of {other}, but must have one head_dim");
+                return Err(malformed(path, why));
+            }
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let sizes = [
                 ("head_dim", layer.head_dim),

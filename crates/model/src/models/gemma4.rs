@@ -7,7 +7,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use headtemper_hook::{Batch, Heads, LayerSpec, Mixer, Site, Tap};
-use headtemper_kernels::{AttentionSpan, Join, Matrix, Spans, attend, gelu_mul, gelu_mul_with, join};
+use headtemper_kernels::{AttentionSpan, Join, Matrix, Spans, add, attend, gelu_mul, gelu_mul_with, join};
 
 use crate::{
     Branch, Cache, CausalLm, Gemma4Config, Loaded, Weights,
@@ -221,7 +221,7 @@ impl PerLayerEmbedding {
         let token = (token.reshape(shape)? * (self.width as f64).sqrt())?;
         let context = (self.projection.forward(x)? * (1.0 / (self.hidden_size as f64).sqrt()))?;
         let context = self.norm.forward(&context.reshape(shape)?)?;
-        let all = ((context + token)? * std::f64::consts::FRAC_1_SQRT_2)?; // [n, layers, width]
+        let all = (add(&context, &token)? * std::f64::consts::FRAC_1_SQRT_2)?; // [n, layers, width]
         (0..self.layers).map(|layer| all.narrow(1, layer, 1)?.squeeze(1)).collect()
     }
 }

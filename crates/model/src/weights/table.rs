@@ -101,7 +101,10 @@ impl Table {
         let copy = |map: &Mapped, start: usize, bytes: usize| -> Result<Vec<u8>> {
             // Checked before, since pages that are gone cannot be read, and after, for anything written meanwhile.
             map.check()?;
-            let data = ids.iter().flat_map(|&id| &map[start + id as usize * bytes..][..bytes]).copied().collect();
+            let mut data = Vec::with_capacity(ids.len() * bytes);
+            for &id in ids {
+                data.extend_from_slice(&map[start + id as usize * bytes..][..bytes]);
+            }
             map.check()?;
             Ok(data)
         };

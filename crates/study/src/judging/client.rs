@@ -6,11 +6,12 @@ use std::{
 };
 
 use serde_json::json;
-use ureq::Agent;
+use ureq::{Agent, Timeout};
 
 use super::{
     ApiKey, Endpoint,
     completion::{self, Failure, Reply},
+    pool::Patience,
 };
 
 /// More than any answer to a small question: anything longer is no answer.
@@ -35,8 +36,12 @@ pub(crate) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(endpoint: &Endpoint, key: &'a ApiKey, asked: Asked<'a>, timeout: Duration) -> Self {
+    /// A client of `endpoint` that keeps a connection for each of its threads.
+    pub(crate) fn new(endpoint: &Endpoint, key: &'a ApiKey, asked: Asked<'a>, patience: Patience) -> Self {
+        let Patience { timeout, concurrency, .. } = patience;
         let mut config = Agent::config_builder()
+            .max_idle_connections(concurrency)
+            .max_idle_connections_per_host(concurrency)
             .http_status_as_error(false)
             // The key must not follow where a server redirects.
             .max_redirects(0)
@@ -99,6 +104,10 @@ impl<'a> Client<'a> {
             WouldBlock,
         };
         match error {
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+                let within = self.timeout.min(CONNECT).as_secs_f64();
+                Failure::Later(format!("cannot be reached within {within} s"), None)
+            }
             ureq::Error::Timeout(_) => {
                 Failure::Later(format!("did not answer within {} s", self.timeout.as_secs_f64()), None)
             }

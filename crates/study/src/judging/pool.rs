@@ -49,7 +49,8 @@ impl Default for Patience {
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// If the server asks to wait longer than this, the question has failed.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
-/// After this many questions in a row without a reply, the server counts as gone.
+/// After this many questions in a row without a reply, the server counts as gone; if more are asked at once, after two of each thread,
+/// since one pause of the server fails all that are under way.
 const GIVE_UP: usize = 10;
 /// How often a waiting thread checks whether to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -178,13 +179,17 @@ impl<'a> Pool<'a> {
         StudyError::Endpoint { address: self.endpoint.address().into(), status, why }
     }
 
+    fn give_up(&self) -> usize {
+        GIVE_UP.max(2 * self.patience.concurrency)
+    }
+
     /// Asks one question, and decides whether there is a point in asking another. Threads decide this themselves, before they send the
     /// next.
     fn question(&self, key: &str, text: &str) -> End {
         match self.attempts(key, text) {
-            End::Failed(why) if self.in_vain.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP => {
+            End::Failed(why) if self.in_vain.fetch_add(1, Ordering::Relaxed) + 1 >= self.give_up() => {
                 self.over.store(true, Ordering::Relaxed);
-                End::Hopeless(None, format!("{why}; {GIVE_UP} questions in a row got no reply"))
+                End::Hopeless(None, format!("{why}; {} questions in a row got no reply", self.give_up()))
             }
             End::Hopeless(status, why) => {
                 self.over.store(true, Ordering::Relaxed);
@@ -302,7 +307,7 @@ mod tests {
 
     fn with_pool(patience: Patience, check: impl FnOnce(&Pool<'_>)) {
         let (endpoint, key) = (Endpoint::parse("http://127.0.0.1:1/v1").unwrap(), ApiKey::default());
-        let client = Client::new(&endpoint, &key, Asked { model: "m", max_tokens: 8 }, patience.timeout);
+        let client = Client::new(&endpoint, &key, Asked { model: "m", max_tokens: 8 }, patience);
         check(&Pool::new(&client, &endpoint, patience, None));
     }
 

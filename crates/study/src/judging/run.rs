@@ -178,7 +178,7 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
         Some(shared) => shared,
         None => (files.rows(progress)?, None),
     };
-    let client = Client::new(run.endpoint, run.key, run.asked(), run.patience.timeout);
+    let client = Client::new(run.endpoint, run.key, run.asked(), run.patience);
     let pool = Pool::new(&client, run.endpoint, run.patience, run.stop);
     let mut done = Done::default();
 
