@@ -230,33 +230,32 @@ fn what_is_tried_one_by_one_is_one_family() {
     assert_eq!(told("out").0["base"]["accuracy"], 0.0);
 }
 
-/// One directory, random sets of both kinds: tempered sets are compared with those of the last call, and no others are listed.
+/// One directory, random sets of both kinds: each arm is compared with those that its own call drew.
 #[test]
-fn random_sets_of_one_kind_stand_in_the_tables() {
-    const TWO: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12";
+fn random_sets_of_both_kinds_stand_side_by_side() {
+    const TWO: &str = "sweep --model M --items q.jsonl --max-new-tokens 12";
     let lab = Lab::new();
     prompts(&lab, 12);
-    let sweep = |kind: &str, out: &str| {
-        lab.ends(0, &format!("{TWO} --lambda 1,0.5 --random-sets 4 --random-from {kind} --out {out}"))
+    let sweep = |rest: &str, out: &str| lab.ends(0, &format!("{TWO} {rest} --out {out}"));
+    let beside = |dir: &str, variant: &str| {
+        let outcomes = lab.json(&format!("{dir}/sweep.json"));
+        let tables = outcomes["tables"].as_array().unwrap().clone();
+        let arms = tables.iter().flat_map(|table| table["arms"].as_array().unwrap().clone());
+        let arm = arms.into_iter().find(|arm| arm["variant"] == variant).unwrap();
+        (arm["difference"]["mean_tokens"]["random"].clone(), outcomes["random_from"].clone())
     };
-    sweep("layers", "both");
-    let (out, _) = sweep("model", "both");
+    sweep("--heads L0H1,L2H4 --lambda 1,0.5 --random-sets 4", "both");
+    let (alone, kind) = beside("both", "L0H1+L2H4@0.5");
+    assert_eq!((&alone["sets"], kind), (&json!(4), json!("model")));
+    let (out, _) = sweep("--heads L0H1 --lambda 1,0.2 --random-sets 3 --random-from layers", "both");
     assert!(!out.contains("no table here holds"), "{out}");
-    let (_, err) = lab.ends(0, &format!("{TWO} --lambda 1,0.2 --out both"));
-    assert!(err.contains("5 arms of earlier calls"), "{err}");
-    sweep("model", "both");
-    sweep("model", "model");
-    let (both, model) = (lab.json("both/sweep.json"), lab.json("model/sweep.json"));
-    assert_eq!((&both["random"], &both["random_from"]), (&model["random"], &model["random_from"]));
-    assert_eq!(both["random"].as_array().unwrap().len(), 4);
-    // The other λ was tried as well, and has random sets at no λ of its own.
-    assert_eq!(
-        both["tables"][0]["arms"].as_array().unwrap().len(),
-        model["tables"][0]["arms"].as_array().unwrap().len() + 1
+    let (kept, kind) = beside("both", "L0H1+L2H4@0.5");
+    assert_eq!((&kept["sets"], &kept["p"], kind), (&alone["sets"], &alone["p"], Value::Null));
+    assert_eq!(beside("both", "L0H1@0.2").0["sets"], 3);
+    assert!(
+        out.contains("lowest and highest of 3 to 4 random head sets of the same size, some from all layers"),
+        "{out}"
     );
-    sweep("layers", "both");
-    assert_eq!(lab.json("both/sweep.json")["random_from"], "layers");
-    assert_eq!(lab.json("both/sweep.json")["random"].as_array().unwrap().len(), 4);
 }
 
 /// A row for every item and arm; the control is the λ = 1 arm, whose answers are the untouched model's.

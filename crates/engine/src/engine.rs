@@ -13,7 +13,8 @@ use headtemper_hook::{HeadPlan, HeadScale, ModelSpec};
 use headtemper_model::{CausalLm, Checkpoint, Config, Kernels, Operations, Precision, Products};
 
 use crate::{
-    ChatTemplate, Encoded, EngineError, GenerateOptions, Identity, Input, Result, StopSet, TextTokenizer, device,
+    ChatTemplate, Encoded, EngineError, GenerateOptions, Identity, Input, Message, Result, StopSet, TextTokenizer,
+    device,
     identity::{sha256_settings, sha256_text},
     locate::{Located, locate},
     prompt,
@@ -226,6 +227,14 @@ impl Engine {
         let encoded = prompt::encode_joined(&self.written(), input, response, most)?;
         self.of_text(what, &encoded.ids)?;
         self.checked(what, encoded)
+    }
+
+    /// A conversation as the chat template writes it for the model to answer; `None` without a template.
+    ///
+    /// # Errors
+    /// If the template refuses it.
+    pub fn render(&self, messages: &[Message]) -> Result<Option<String>> {
+        self.template.as_ref().map(|template| template.render(messages, self.identity.thinking)).transpose()
     }
 
     fn written(&self) -> prompt::Written<'_> {

@@ -114,6 +114,7 @@ fn outcomes() -> Outcomes {
         judged: Some(&judge),
         max_new_tokens: 9,
         temperature: 0.8,
+        prompts_open_thought: false,
     };
     let mut outcomes = Outcomes { elsewhere: vec!["L0H1@0.5".into()], ..outcomes_of(&judged) };
     let last = outcomes.tables[0].arms.last_mut().unwrap();

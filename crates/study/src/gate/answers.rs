@@ -15,7 +15,7 @@ pub(super) struct Answers {
     pub(super) items: Vec<Item>,
     pub(super) encoded: Vec<Encoded>,
     pub(super) known: Vec<Known>,
-    /// Answers without a text, which are left out.
+    /// Answers that say nothing, which are left out: they are empty, or end within a thought.
     pub(super) silent: usize,
 }
 
@@ -48,17 +48,22 @@ pub(super) struct Known {
 impl Answers {
     /// The items with their answers; those generated here keep their very tokens.
     pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Grader>) -> Result<Self> {
-        let brought = items.iter().filter_map(|item| item.response.as_deref());
-        let thoughts = Thoughts::of(brought.chain(rows.iter().map(|row| row.response.as_str())));
+        let of_prompts = Thoughts::of(engine, items.iter().any(Item::is_raw));
         let mut rows = rows.iter();
         let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
         for item in items {
             let mut item = item.clone();
             let mut row = None;
+            let (mut thoughts, brought) = (Thoughts::default(), item.response.as_deref());
+            if brought.is_some_and(|response| !thoughts.says(response)) {
+                out.silent += 1;
+                continue;
+            }
             let encoded = if item.response.is_some() {
                 encode_one(engine, &item, item.response.as_deref())?
             } else {
                 let written = rows.next().expect("every item without an answer was given one");
+                thoughts = of_prompts;
                 if !thoughts.says(&written.response) || written.response_ids.is_empty() {
                     out.silent += 1;
                     continue;
@@ -98,7 +103,7 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
     GatedRow {
         id: item.id.clone(),
         item: brought(item),
-        response: if prefixed { format!("{prefix}{plain}") } else { plain.clone() },
+        response: if prefixed { with_prefix(&plain, prefix) } else { plain.clone() },
         plain_response: plain,
         finish_reason: known.finish_reason,
         p,
@@ -108,6 +113,15 @@ fn gated(item: &Item, known: Known, p: f64, prefix: &str, prefixed: bool) -> Gat
         plain_label: label(hedged),
         seen_in_training: false,
     }
+}
+
+/// An answer with a prefix before what it says, which follows any thought.
+fn with_prefix(answer: &str, prefix: &str) -> String {
+    let said = Thoughts::default().said(answer).unwrap_or(answer);
+    // Without a thought, all of it.
+    let said = if said.len() < answer.len() { said.trim_start() } else { said };
+    let (thought, said) = answer.split_at(answer.len() - said.len());
+    format!("{thought}{prefix}{said}")
 }
 
 /// The fields of an item that its row keeps: all but the row's own.
@@ -191,6 +205,18 @@ mod tests {
             "finish_reason": finish_reason, "n_tokens": 1, "sum_logprob": -1.0, "response_ids": [1],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_prefix_stands_before_what_is_said() {
+        for (answer, with) in [
+            ("Paris.", "Perhaps: Paris."),
+            (" Paris.", "Perhaps:  Paris."),
+            ("<think>Lyon?</think>\n\nParis.", "<think>Lyon?</think>\n\nPerhaps: Paris."),
+            ("Lyon?</think> Paris.", "Lyon?</think> Perhaps: Paris."),
+        ] {
+            assert_eq!(with_prefix(answer, "Perhaps: "), with);
+        }
     }
 
     #[test]

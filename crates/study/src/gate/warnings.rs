@@ -7,12 +7,7 @@ use crate::{
     Grade, Item,
     confounds::{SAY_SO, Truncation},
     falsify::{Outcome, word},
-    items::{
-        Systems,
-        answer::gold_warning,
-        cohort::label_counts,
-        thought::{Thoughts, told_thoughts},
-    },
+    items::{Systems, answer::gold_warning, cohort::label_counts},
     probe::Probe,
     sweep::outcome::OF_CUT_OFF,
     text::{count, percent, some_of},
@@ -30,15 +25,12 @@ pub(super) fn warnings(
     contradicted: Contradicted,
 ) -> Vec<String> {
     let (all, of) = (answers.items.len(), measured.len());
-    let responses = || answers.items.iter().filter_map(|item| item.response.as_deref());
-    let within = Thoughts::of(responses()).within(responses());
     gold_warning(&answers.items)
         .into_iter()
         .chain(nothing_known(measured, &answers.items))
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
-        .chain(told_thoughts(within, ", and count as wrong"))
         .chain(truncation(cut_off, of))
         .chain(
             (cut_off.unsaid > 0)
@@ -49,7 +41,9 @@ pub(super) fn warnings(
             format!("the probe was fitted on {seen} of these {all} answers, or on answers to their prompts: {so}")
         }))
         .chain(falsified(settings))
-        .chain((answers.silent > 0).then(|| format!("{} answers say nothing and take no part", answers.silent)))
+        .chain((answers.silent > 0).then(|| {
+            format!("{} answers say nothing (they are empty, or end within a thought) and take no part", answers.silent)
+        }))
         .collect()
 }
 

@@ -1,20 +1,22 @@
 //! What an answer says, apart from what the model thought before it.
 
+use headtemper_engine::{Engine, Message};
+
 /// What opens a thought and what ends it: in answers of Qwen3 and Qwen3.5, and of Gemma 4.
 const MARKS: [(&str, &str); 2] = [("<think>", "</think>"), ("<|channel>", "<channel|>")];
 
-/// How thoughts stand in the answers of one model. By default they open a thought themselves, if they hold one.
+/// How thoughts stand in answers. Those that items bring open a thought themselves, if they hold one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Thoughts {
-    /// The prompt opens it, as the template of Qwen3.5 does.
-    by_prompt: bool,
+    /// The prompt opens it.
+    pub(crate) by_prompt: bool,
 }
 
 impl Thoughts {
-    /// As the answers show: one that ends a thought which it did not open began within one, as then did all of them. Where every answer is
-    /// cut off before its thought ends, nothing shows it.
-    pub(crate) fn of<'a>(mut answers: impl Iterator<Item = &'a str>) -> Self {
-        Self { by_prompt: answers.any(|answer| after_end(answer).is_some() && !opens(answer)) }
+    /// In answers to prompts that an engine writes: the templates of some models, such as Qwen3.5, end within a thought.
+    pub(crate) fn of(engine: &Engine, raw: bool) -> Self {
+        let prompt = engine.render(&[Message::user("?")]).ok().flatten().filter(|_| !raw);
+        Self { by_prompt: prompt.is_some_and(|prompt| ends_within(&prompt)) }
     }
 
     /// What follows the last thought of an answer, all of it if it has none; nothing if it ends within a thought.
@@ -36,6 +38,10 @@ impl Thoughts {
 
 fn after_end(answer: &str) -> Option<&str> {
     MARKS.iter().find_map(|(_, end)| answer.rsplit_once(end)).map(|(_, said)| said)
+}
+
+fn ends_within(prompt: &str) -> bool {
+    MARKS.iter().any(|(start, _)| prompt.trim_end().ends_with(start))
 }
 
 fn opens(answer: &str) -> bool {
@@ -75,16 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_show_whether_the_prompt_opened_their_thoughts() {
-        let of = |answers: &[&str]| (Thoughts::of(answers.iter().copied()), answers.len());
-        let within = |answers: &[&str]| of(answers).0.within(answers.iter().copied());
-        assert_eq!(within(&["Paris.", "", "<think>a</think>Lyon."]), 0);
-        assert_eq!(within(&["Paris.", "<think>Lyon?", ""]), 1);
-        let prompted = ["Lyon?", "No.</think>Paris.", "Rome? Or"];
-        assert_eq!(within(&prompted), 2);
-        let thoughts = of(&prompted).0;
-        assert_eq!(prompted.map(|answer| thoughts.said(answer)), [None, Some("Paris."), None]);
-        assert!(thoughts.says("No.</think>Paris.") && !thoughts.says("No.</think>\n") && !thoughts.says("Lyon?"));
+    fn a_prompt_may_open_the_thought() {
+        assert!(ends_within("<|im_start|>assistant\n<think>\n") && !ends_within("<think>\n\n</think>\n\n"));
+        let (own, prompted) = (Thoughts::default(), Thoughts { by_prompt: true });
+        let answers = ["Lyon?", "No.</think>Paris.", "<think>Rome", "", "Oh.</think>\n"];
+        assert_eq!(answers.map(|answer| prompted.said(answer)), [None, Some("Paris."), None, None, Some("\n")]);
+        assert_eq!(answers.map(|answer| own.said(answer)), [Some("Lyon?"), Some("Paris."), None, Some(""), Some("\n")]);
+        assert_eq!([own, prompted].map(|thoughts| thoughts.within(answers.into_iter())), [1, 2]);
+        assert_eq!(answers.map(|answer| prompted.says(answer)), [false, true, false, false, false]);
         assert_eq!(told_thoughts(0, ""), None);
         assert!(
             told_thoughts(2, " and say nothing")

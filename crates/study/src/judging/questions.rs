@@ -72,7 +72,6 @@ pub(crate) struct Questions<'a> {
     items: &'a [Item],
     prompts: &'a JudgePrompts,
     asked: Asked<'a>,
-    thoughts: Thoughts,
     /// Each once, in the order in which items raise them.
     pub(crate) list: Vec<Question>,
     known: HashSet<String>,
@@ -88,9 +87,8 @@ impl<'a> Questions<'a> {
     /// answers.
     pub(crate) fn new(items: &'a [Item], prompts: &'a JudgePrompts, asked: Asked<'a>) -> Result<Self> {
         check(items)?;
-        let thoughts = Thoughts::of(items.iter().filter_map(|item| item.response.as_deref()));
         let (list, known, raised) = (Vec::new(), HashSet::new(), Vec::new());
-        let mut questions = Self { items, prompts, asked, thoughts, list, known, raised };
+        let mut questions = Self { items, prompts, asked, list, known, raised };
         for item in 0..items.len() {
             let raised = questions.raise(item)?;
             questions.raised.push(raised);
@@ -151,8 +149,7 @@ impl<'a> Questions<'a> {
         let item = &self.items[item];
         let prompt = conversation(&item.input);
         let response = item.response.as_deref().unwrap_or_default();
-        // What was thought is no part of the answer; of an answer that ends within a thought there is nothing else.
-        let response = self.thoughts.said(response).map_or(response, str::trim_start);
+        let response = Thoughts::default().said(response).map_or(response, str::trim_start);
         let (prompt, response) = ((Slot::Prompt, &*prompt), (Slot::Response, response));
         let axis = |axis: &usize| said(&self.prompts.axes()[*axis]);
         let fill = |values: &[(Slot, &str)]| self.prompts.fill(about.kind(), values);
@@ -198,8 +195,12 @@ fn check(items: &[Item]) -> Result<()> {
     if let Some(ids) = named(&|item| matches!(item.input, Input::Ids(_))) {
         return Err(wrong(&format!("the input of {ids}"), "token ids", "text: a prompt or messages"));
     }
-    match named(&|item| item.response.is_none()) {
-        Some(ids) => Err(wrong(&format!("the response of {ids}"), "missing", "there: it is what is judged")),
+    if let Some(ids) = named(&|item| item.response.is_none()) {
+        return Err(wrong(&format!("the response of {ids}"), "missing", "there: it is what is judged"));
+    }
+    let silent = |item: &Item| !item.response.as_deref().is_some_and(|response| Thoughts::default().says(response));
+    match named(&silent) {
+        Some(ids) => Err(wrong(&format!("the response of {ids}"), "a thought without an answer", "what is judged")),
         None => Ok(()),
     }
 }

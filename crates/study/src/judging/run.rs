@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     Item, Keyed, Parts, Progress, Result, RowLog, RunDir, StudyError, SweptAnswers,
-    items::thought::{Thoughts, told_thoughts},
     store::{
         digest::digest,
         files::{is_same, remove_if_there, write_json, write_text},
@@ -358,9 +357,6 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
         let names = served.into_iter().map(name).collect::<Vec<_>>().join(", ");
         out.push(format!("replies come from more than one server or model: {names}"));
     }
-    let responses = || run.items.iter().filter_map(|item| item.response.as_deref());
-    let within = Thoughts::of(responses()).within(responses());
-    out.extend(told_thoughts(within, ", which the judge was shown"));
     match run.sweep.map_or(0, SweptAnswers::empty) {
         0 => {}
         1 => out.push("1 answer of the sweep says nothing: the judge is not asked about it".into()),

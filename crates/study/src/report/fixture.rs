@@ -213,7 +213,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
         at_context: 0,
         within_thought: 0,
         elsewhere: Vec::new(),
-        random_from: RandomFrom::Model,
+        random_from: Some(RandomFrom::Model),
     }
 }
 

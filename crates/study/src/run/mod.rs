@@ -57,11 +57,9 @@ struct Study<'a> {
     log: RowLog,
     grader: Option<Grader>,
     stop: Option<&'a AtomicBool>,
+    /// How thoughts stand in the answers that are generated.
+    thoughts: Thoughts,
     warnings: Vec<String>,
-}
-
-fn thoughts_of(items: &[Item]) -> Thoughts {
-    Thoughts::of(items.iter().filter_map(|item| item.response.as_deref()))
 }
 
 /// The experiment as it was resolved.
@@ -119,10 +117,11 @@ pub fn run(
     {
         warnings.extend(head_remarks(&config.heads, &engine.identity().weights_sha256)?);
     }
-    let mut study = Study { engine, experiment, run, key, log, grader, stop, warnings };
+    let thoughts = Thoughts::of(engine, experiment.items.raw);
+    let mut study = Study { engine, experiment, run, key, log, grader, stop, thoughts, warnings };
 
     let base = study.generate(&mut items, progress)?;
-    let answered = study.answered(&items)?;
+    let answered = study.answered(&items, &base)?;
     let attribution = study.attribute(&answered, &base, progress)?;
     // All items, including those with an empty answer: which answers are empty is an outcome of the sweep.
     let swept = study.sweep(&items, &attribution, progress)?;
@@ -147,19 +146,25 @@ impl Study<'_> {
                 *item = Item { label, scores, ..item.answered_by(row) };
             }
         }
-        self.grade(items);
+        self.grade(items, &rows);
         Ok(rows)
     }
 
+    /// How thoughts stand in an item's answer.
+    fn thoughts(&self, item: &Item, generated: &BTreeMap<String, Row>) -> Thoughts {
+        if generated.contains_key(&item.id) { self.thoughts } else { Thoughts::default() }
+    }
+
     /// Labels the answers of items with accepted answers, replacing any label that these items bring.
-    fn grade(&mut self, items: &mut [Item]) {
-        let thoughts = thoughts_of(items);
-        let within = thoughts.within(items.iter().filter_map(|item| item.response.as_deref()));
+    fn grade(&mut self, items: &mut [Item], generated: &BTreeMap<String, Row>) {
+        let ends_within = |item: &Item| self.thoughts(item, generated).within(item.response.as_deref().into_iter());
+        let within = items.iter().map(ends_within).sum();
         self.warnings.extend(told_thoughts(within, " and say nothing"));
         let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
         for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {
             let Some(response) = &item.response else { continue };
+            let thoughts = self.thoughts(item, generated);
             let label = grader.grade(thoughts.said(response).unwrap_or_default(), &item.gold).label();
             let old = item.label.replace(label.into());
             brought += usize::from(old.is_some());
@@ -174,10 +179,13 @@ impl Study<'_> {
     }
 
     /// The items whose answers say something; writes them down as judged.
-    fn answered(&mut self, items: &[Item]) -> Result<Vec<Item>> {
-        let thoughts = thoughts_of(items);
-        let empty = |item: &&Item| item.response.as_ref().is_some_and(|response| !thoughts.says(response));
-        let silent = items.iter().filter(empty).count();
+    fn answered(&mut self, items: &[Item], generated: &BTreeMap<String, Row>) -> Result<Vec<Item>> {
+        let says = |item: &&Item| match &item.response {
+            Some(response) => self.thoughts(item, generated).says(response),
+            None => true,
+        };
+        let answered: Vec<Item> = items.iter().filter(says).cloned().collect();
+        let silent = items.len() - answered.len();
         if silent > 0 {
             let none = if silent == 1 {
                 "1 answer says nothing and takes".into()
@@ -186,7 +194,6 @@ impl Study<'_> {
             };
             self.warnings.push(format!("{none} no part in the attribution"));
         }
-        let answered: Vec<Item> = items.iter().filter(|item| !empty(item)).cloned().collect();
         write_text(&self.run.file("judged.jsonl"), &judged(&answered))?;
         Ok(answered)
     }
@@ -265,6 +272,7 @@ impl Study<'_> {
             judged: None,
             max_new_tokens: options.max_new_tokens,
             temperature: options.sampling.temperature,
+            prompts_open_thought: self.thoughts.by_prompt,
         };
         let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));

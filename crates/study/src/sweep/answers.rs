@@ -99,7 +99,7 @@ impl SweptAnswers {
         }
         // Before anybody is asked about answers that say nothing.
         let fired = fired_by_arm((&items, &plan.seeds), &plan.arms, &rows)?;
-        let thoughts = Thoughts::of(rows.iter().flatten().map(|row| row.response.as_str()));
+        let thoughts = Thoughts { by_prompt: plan.prompts_open_thought };
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {
@@ -162,6 +162,7 @@ impl SweptAnswers {
             judged: Some(&judged),
             max_new_tokens: plan.max_new_tokens,
             temperature: plan.sampling.temperature,
+            prompts_open_thought: plan.prompts_open_thought,
         };
         let outcomes = write_outcomes(run, &answered, self.others.iter())?;
         let from = Some((&*self.dir, self.all));

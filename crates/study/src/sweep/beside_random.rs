@@ -1,6 +1,6 @@
 //! Tempered head sets compared with random ones like them: does it take these heads, or would any do as much?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Tail, as_extreme, p_value};
 
@@ -24,15 +24,23 @@ pub(crate) struct SetArm<'a, L> {
 
 /// Every tempered arm that is compared, by its index, with how it stands among the random sets like it.
 pub(crate) fn beside_random<L: Ord>(arms: &[SetArm<'_, L>]) -> Vec<(usize, BesideRandom)> {
-    let mut alike: BTreeMap<&L, Vec<&SetArm<'_, L>>> = BTreeMap::new();
-    for arm in arms {
-        alike.entry(&arm.like).or_default().push(arm);
+    // The random sets at each λ, where calls may have drawn others.
+    let mut there: BTreeMap<(&L, u32), BTreeSet<&str>> = BTreeMap::new();
+    for arm in arms.iter().filter(|arm| arm.random) {
+        there.entry((&arm.like, arm.lambda.to_bits())).or_default().insert(arm.set);
     }
-    alike.retain(|_, arms| arms.iter().any(|arm| arm.random) && arms.iter().any(|arm| !arm.random));
+    let mut alike: BTreeMap<(&L, &BTreeSet<&str>), Vec<&SetArm<'_, L>>> = BTreeMap::new();
+    for arm in arms {
+        if let Some(random) = there.get(&(&arm.like, arm.lambda.to_bits())) {
+            alike.entry((&arm.like, random)).or_default().push(arm);
+        }
+    }
+    alike.retain(|_, arms| arms.iter().any(|arm| !arm.random));
     alike.values().flat_map(|arms| of_like_sets(arms, alike.len())).collect()
 }
 
-/// The arms of sets that are alike: one of the `families` that are looked at.
+/// The arms of sets that are alike, at those λ at which the same random sets were tried: a set can only stand out at a λ that it has. They
+/// are one of the `families` that are looked at.
 fn of_like_sets<L>(arms: &[&SetArm<'_, L>], families: usize) -> Vec<(usize, BesideRandom)> {
     // A tempered arm that is not compared is left out; a random one counts as differing more than any.
     let arms = || arms.iter().filter(|arm| arm.random || !arm.mean.is_nan());
@@ -97,6 +105,30 @@ mod tests {
             let p = beside_random(&arms)[0].1.p_max;
             assert!(p <= 0.05 && p > 0.049, "{tempered}: {p}");
         }
+    }
+
+    /// Random sets at another λ tell nothing of this one: they make no p smaller.
+    #[test]
+    fn sets_at_another_lambda_make_no_p_smaller() {
+        let names: Vec<String> = (0..26).map(|i| i.to_string()).collect();
+        let arm = |set: usize, lambda: f32, mean: f64| SetArm {
+            index: set + 100 * (lambda * 10.0) as usize,
+            random: set > 0,
+            set: &names[set],
+            like: (),
+            lambda,
+            mean,
+        };
+        let mut arms = vec![arm(0, 0.5, 1.0)];
+        arms.extend((1..6).map(|set| arm(set, 0.5, 0.1)));
+        let of = |arms: &[SetArm<'_, ()>]| beside_random(arms).into_iter().find(|(index, _)| *index == 500).unwrap().1;
+        let alone = of(&arms);
+        assert!((alone.p - 1.0 / 6.0).abs() < 1e-12 && (alone.p_max - alone.p).abs() < 1e-12);
+        arms.push(arm(0, 0.9, 0.0));
+        arms.extend((6..26).map(|set| arm(set, 0.9, 0.1)));
+        let beside = of(&arms);
+        assert_eq!((beside.sets, beside.p), (5, alone.p));
+        assert!((beside.p_max - 2.0 * alone.p).abs() < 1e-12, "two families were looked at: {}", beside.p_max);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Answered<'a> {
     pub max_new_tokens: usize,
     /// The temperature that they were drawn at; 0 for greedy ones.
     pub temperature: f32,
+    /// Whether the prompts end within a thought, as the templates of some models do.
+    pub prompts_open_thought: bool,
 }
 
 /// An arm with the values that it is compared by.
@@ -76,9 +78,9 @@ pub(crate) struct Column {
 
 /// The outcomes of a sweep.
 pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
-    let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens, temperature } = *answered;
+    let Answered { items, groups, arms, rows, grader, judged: judge, max_new_tokens, temperature, .. } = *answered;
     let kept = distinct(arms);
-    let thoughts = Thoughts::of(rows.iter().flatten().map(|row| row.response.as_str()));
+    let thoughts = Thoughts { by_prompt: answered.prompts_open_thought };
     let marks: Vec<Cow<'_, [Mark]>> = match judge {
         Some(judge) => kept.iter().map(|&arm| Cow::Borrowed(&judge.marks[arm][..])).collect(),
         None => kept.iter().map(|&arm| Cow::Owned(marks_by_rules(items, &rows[arm], grader, thoughts))).collect(),
@@ -131,12 +133,19 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         accuracy_by_seed: reference.map_or_else(Vec::new, |at| accuracy_by_seed(items.len(), &marks[at])),
         tables: tables(&judged, &axes, max_new_tokens),
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
-        random_from: arms.iter().find(|arm| arm.role == Role::Random).map_or(RandomFrom::Model, |arm| arm.random_from),
+        random_from: random_from(&arms),
         at_context: rows.iter().copied().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
         within_thought: thoughts.within(responses(&rows)),
         elsewhere: Vec::new(),
         axes,
     }
+}
+
+/// Where random sets come from; none if there are some of either kind. Without any, it is where they would have come from.
+fn random_from(arms: &[&Arm]) -> Option<RandomFrom> {
+    let mut kinds = arms.iter().filter(|arm| arm.role == Role::Random).map(|arm| arm.random_from);
+    let first = kinds.next().unwrap_or_default();
+    kinds.all(|kind| kind == first).then_some(first)
 }
 
 /// Which arms are compared: of random sets, no two with the same heads, such as draws of several seeds have, and none that is tempered

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Arm, Role, run::SweepPlan};
+use super::{Arm, run::SweepPlan};
 use crate::{Plan, RowLog};
 
 /// An arm under one seed that an earlier call asked for and that the tables of the last one do not hold.
@@ -35,8 +35,7 @@ pub(super) fn remember(plan: &mut Plan<SweepPlan>, earlier: &Plan<SweepPlan>) {
 ///
 /// A further seed joins if every arm of the plan has its rows under it; a further arm joins if it then has rows under every seed.
 /// Answers that are not sampled have no seeds. What does not fit stays out, and the tables carry a warning about it. An arm that touched
-/// nothing stays out too: the call that asked for it was refused, and this one did not ask. So do random sets drawn from other heads than
-/// those of now: a tempered set is compared with one kind of them.
+/// nothing stays out too: the call that asked for it was refused, and this one did not ask.
 pub(super) fn with_earlier(plan: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPlan> {
     let known = &plan.plan.elsewhere;
     let complete = known.iter().filter(|cell| cell.keys.iter().all(|key| log.get(key).is_some()));
@@ -59,18 +58,9 @@ pub(super) fn with_earlier(plan: &Plan<SweepPlan>, log: &RowLog) -> Plan<SweepPl
     };
     let fits = |arm: &&Arm| seeds.iter().all(|&seed| has(arm, seed)) && touches(arm);
     let fitting: Vec<&Arm> = known.iter().map(|cell| &cell.arm).filter(fits).collect();
-    let mut of_random = arms.iter().chain(fitting.iter().copied()).filter(|arm| arm.role == Role::Random);
-    let random_from = of_random.next().map(|arm| arm.random_from);
     for arm in fitting {
-        let is_new = arms.iter().all(|there| there.variant != arm.variant);
-        let other_draw = arm.role == Role::Random && Some(arm.random_from) != random_from;
-        if is_new && !other_draw {
+        if arms.iter().all(|there| there.variant != arm.variant) {
             arms.push(arm.clone());
-        }
-    }
-    if let Some(random_from) = random_from {
-        for arm in arms.iter_mut().filter(|arm| arm.role == Role::Tempered) {
-            arm.random_from = random_from;
         }
     }
 

@@ -67,9 +67,8 @@ pub struct Outcomes {
     pub tables: Vec<SweepTable>,
     /// The arms of the random head sets.
     pub random: Vec<ArmOutcome>,
-    /// Which heads those were drawn from.
-    #[serde(default)]
-    pub random_from: RandomFrom,
+    /// Which heads those were drawn from; null if some were drawn from all layers and some from the same.
+    pub random_from: Option<RandomFrom>,
     /// Answers that the end of the model's context cut off, before the limit on new tokens.
     #[serde(default)]
     pub at_context: usize,

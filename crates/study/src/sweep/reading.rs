@@ -29,8 +29,9 @@ pub(crate) fn decimals(which: Compared<'_>) -> usize {
 /// Where random sets come from.
 pub(crate) fn drawn(outcomes: &Outcomes) -> &'static str {
     match outcomes.random_from {
-        RandomFrom::Model => "from all layers",
-        RandomFrom::Layers => "from the same layers",
+        Some(RandomFrom::Model) => "from all layers",
+        Some(RandomFrom::Layers) => "from the same layers",
+        None => "some from all layers and some from the same layers",
     }
 }
 

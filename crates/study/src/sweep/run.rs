@@ -10,7 +10,7 @@ use crate::{
     Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
     Sharded, Shards, StudyError, SweepOptions,
     capture::{named_items, prompts},
-    items::{answer::gold_warning, units::check_groups},
+    items::{answer::gold_warning, thought::Thoughts, units::check_groups},
     store::digest::digest,
     sweep::{
         Answered, Wanted, by_arm, check_memory, check_reach,
@@ -88,6 +88,9 @@ pub(crate) struct SweepPlan {
     pub(super) max_new_tokens: usize,
     pub(super) hedges: Option<Grader>,
     pub(super) heads_per_layer: Vec<usize>,
+    /// Whether the prompts end within a thought.
+    #[serde(default)]
+    pub(super) prompts_open_thought: bool,
     /// What earlier calls in the directory asked for besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) elsewhere: Vec<Cell>,
@@ -112,6 +115,7 @@ impl SweepPlan {
             max_new_tokens: settings.options.max_new_tokens,
             hedges: settings.grader.cloned(),
             heads_per_layer: engine.spec().heads_per_layer(),
+            prompts_open_thought: Thoughts::of(engine, settings.items.iter().any(Item::is_raw)).by_prompt,
             elsewhere: Vec::new(),
         }
     }
@@ -248,7 +252,18 @@ fn outcomes(
     let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
     let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);
     let temperature = plan.sampling.temperature;
-    let answered = Answered { items, groups, arms, rows: &rows, grader, judged: None, max_new_tokens, temperature };
+    let prompts_open_thought = plan.prompts_open_thought;
+    let answered = Answered {
+        items,
+        groups,
+        arms,
+        rows: &rows,
+        grader,
+        judged: None,
+        max_new_tokens,
+        temperature,
+        prompts_open_thought,
+    };
     let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, identity, plan, (&answered, &outcomes), &fired, None)?;

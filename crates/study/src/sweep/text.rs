@@ -228,10 +228,11 @@ fn footnotes(outcomes: &Outcomes) -> String {
             );
         }
     }
-    if let Some(band) = outcomes.tables.iter().flat_map(|table| &table.bands).next() {
+    let sets: Vec<usize> = outcomes.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).collect();
+    if let Some((fewest, most)) = sets.iter().min().zip(sets.iter().max()) {
         let beside = beside_random(outcomes);
         if outcomes.tables.len() <= RANKED_ABOVE {
-            let sets = band.sets;
+            let sets = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
             out += &format!(
                 "random: lowest and highest of {sets} random head sets of the same size, {}\n",
                 drawn(outcomes)

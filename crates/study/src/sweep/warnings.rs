@@ -96,7 +96,8 @@ impl Outcomes {
     }
 
     fn few_random_sets(&self) -> Option<String> {
-        let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).max().unwrap_or(0);
+        // Calls may have drawn other sets at other λ.
+        let random = self.tables.iter().flat_map(|table| &table.bands).map(|band| band.sets).min().unwrap_or(0);
         let tempered = self.tables.len();
         let least = tempered as f64 / (tempered + random) as f64;
         (random > 0 && least > LEVEL).then(|| {

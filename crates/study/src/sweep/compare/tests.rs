@@ -57,6 +57,7 @@ fn of(items: &[Item], arms: &[Arm], rows: &[Vec<Row>], grader: Option<&Grader>) 
         judged: None,
         max_new_tokens: 9,
         temperature: 0.0,
+        prompts_open_thought: false,
     })
 }
 
@@ -192,6 +193,7 @@ fn items_of_one_prompt_are_one() {
         judged,
         max_new_tokens,
         temperature: 0.0,
+        prompts_open_thought: false,
     };
     let by_topic = outcomes_of(&answered);
     assert_eq!((accuracy(&by_topic, 0), by_topic.prompts), (lost, 10));
@@ -244,6 +246,7 @@ fn a_single_seed_is_said() {
             judged: None,
             max_new_tokens: 9,
             temperature,
+            prompts_open_thought: false,
         };
         let found = outcomes_of(&of);
         (found.warnings().iter().any(|warning| warning.contains("under seed 0 alone")), crate::sweep_markdown(&found))

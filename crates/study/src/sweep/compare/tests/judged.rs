@@ -19,7 +19,17 @@ fn judged(arms: &[Arm], rows: &[Vec<Row>]) -> JudgedAnswers {
 fn by_judge(arms: &[Arm], rows: &[Vec<Row>], judged: &JudgedAnswers) -> Outcomes {
     let items = items();
     let (groups, grader, judged, max_new_tokens) = (None, None, Some(judged), 9);
-    outcomes_of(&Answered { items: &items, groups, arms, rows, grader, judged, max_new_tokens, temperature: 0.0 })
+    outcomes_of(&Answered {
+        items: &items,
+        groups,
+        arms,
+        rows,
+        grader,
+        judged,
+        max_new_tokens,
+        temperature: 0.0,
+        prompts_open_thought: false,
+    })
 }
 
 #[test]
