@@ -6,8 +6,9 @@ use headtemper_kernels::{
     AttentionSpan, BaseRows, HeadSteps, HeadsOf, Matrix, Norm, Spans, StateSpan, add_rms_norm, attend,
     attend_reference, attended_heads, attended_heads_reference, causal_conv, causal_conv_reference, delta_gates,
     delta_gates_reference, delta_rule, delta_rule_reference, gated_norm, gated_norm_reference, gelu_mul,
-    gelu_mul_reference, linear, linear_reference, rms_norm, score_head, sigmoid_gate, sigmoid_gate_reference, silu_mul,
-    silu_mul_reference,
+    gelu_mul_reference, head_stats, head_stats_reference, linear, linear_reference, range_means, range_means_reference,
+    rms_norm, score_head, sigmoid_gate, sigmoid_gate_reference, silu_mul, silu_mul_reference, softcap,
+    softcap_reference,
 };
 
 fn random(shape: &[usize], dtype: DType) -> Tensor {
@@ -155,6 +156,28 @@ fn sliding(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a capture reads of z over 20 responses of 32 tokens, 16 heads of 128, and Gemma's cap on 16 rows of logits.
+fn statistics(c: &mut Criterion) {
+    let z = random(&[640, 16, 128], DType::F32);
+    let rows = z.flatten_from(1).expect("heads side by side");
+    let ranges: Vec<_> = (0..20).map(|item| 32 * item..32 * (item + 1)).collect();
+    let spans = Spans::from(ranges.clone());
+    let mut group = c.benchmark_group("head_stats");
+    group.bench_function("ours", |b| b.iter(|| head_stats(&z, &spans, true).expect("ranges fit")));
+    group.bench_function("candle", |b| b.iter(|| head_stats_reference(&z, &ranges, true).expect("ranges fit")));
+    group.finish();
+    let mut group = c.benchmark_group("range_means");
+    group.bench_function("ours", |b| b.iter(|| range_means(&rows, &spans).expect("ranges fit")));
+    group.bench_function("candle", |b| b.iter(|| range_means_reference(&rows, &ranges).expect("ranges fit")));
+    group.finish();
+    let logits = random(&[16, 262_144], DType::F32);
+    let mut group = c.benchmark_group("softcap");
+    group.sample_size(20);
+    group.bench_function("ours", |b| b.iter(|| softcap(&logits, 30.0).expect("f32")));
+    group.bench_function("candle", |b| b.iter(|| softcap_reference(&logits, 30.0).expect("f32")));
+    group.finish();
+}
+
 /// The head of SmolLM2-135M: alone, with log-softmax in candle ops, and streamed; also with one base row per 16 rows.
 fn head(c: &mut Criterion) {
     let weight = random(&[49152, 576], DType::F32);
@@ -230,5 +253,17 @@ fn delta(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, linears, attention, sliding, activation, norms_and_heads, gates, convolution, delta, head);
+criterion_group!(
+    benches,
+    linears,
+    attention,
+    sliding,
+    activation,
+    norms_and_heads,
+    gates,
+    convolution,
+    delta,
+    statistics,
+    head
+);
 criterion_main!(benches);
