@@ -234,6 +234,12 @@ fn variants_that_are_not_ours_are_refused() {
             set(json!(100)),
             ["embeddings for 100 tokens (vocab_size_per_layer_input)", "but the vocabulary has 320"],
         ),
+        (
+            "gemma4",
+            "/per_layer_config/1",
+            set(json!({"head_dim": 8, "num_key_value_heads": 2})),
+            ["sliding attention layers have heads of", "but must have one head_dim"],
+        ),
         ("gemma4", "/num_kv_shared_layers", set(json!(7)), ["layer 2 has no earlier layer", "to share keys with"]),
         (
             "gemma4_wrapper",

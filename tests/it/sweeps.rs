@@ -1,5 +1,8 @@
 //! Sweeps on the tiny Llama: the rows they leave, what they report, and doing only what is missing.
 
+mod thoughts;
+mod tried;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -157,142 +160,6 @@ fn a_head_that_adds_nothing_is_told() {
     lab.done("export zeroed --plan L2H4:0.5 --out more");
     let record = lab.json("more/headtemper.json");
     assert_eq!((&record["plan"], &record["from"]["plan"]), (&json!("L2H4:0.5"), &json!("L1H1:0")));
-}
-
-/// Trying heads, λ and seeds one call at a time asks as many questions as asking them at once, and gives the same p.
-#[test]
-fn what_is_tried_one_by_one_is_one_family() {
-    let lab = Lab::new();
-    let gold = |i: usize| vec![["a", "e", "o"][i % 3]];
-    let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Is {i} even?"), "gold": gold(i)});
-    lab.write_lines("q.jsonl", (0..24).map(item));
-    let sweep = |asked: &str, out: &str| {
-        let (_, err) = lab.ends(
-            0,
-            &format!("sweep --model M --items q.jsonl --temperature 1 --max-new-tokens 6 {asked} --out {out}"),
-        );
-        err
-    };
-    // What the tables say about each arm, whatever its place.
-    let told = |dir: &str| {
-        let outcomes = lab.json(&format!("{dir}/sweep.json"));
-        let arms = |table: &Value| table["arms"].as_array().unwrap().clone();
-        let all = outcomes["tables"].as_array().unwrap().iter().flat_map(arms);
-        let named: BTreeMap<String, Value> =
-            all.map(|arm| (arm["variant"].as_str().unwrap().to_owned(), arm)).collect();
-        (named, outcomes["flips"].clone(), outcomes.get("elsewhere").cloned())
-    };
-    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1", "whole");
-    sweep("--heads L0H1 --lambda 1,1,0.5,0 --seeds 1", "out");
-    let alone = told("out").0["L0H1@0"]["difference"]["accuracy"]["p_max"].clone();
-    let err = sweep("--heads L2H4 --lambda 1,1,0.5,0 --seeds 1", "out");
-    assert!(err.contains("note: 2 arms of earlier calls stand in the tables as well"), "{err}");
-    sweep("--heads L3H0 --lambda 1,1,0.5,0 --seeds 1", "out");
-    assert_eq!(told("out"), told("whole"));
-    let of = |dir: &str| told(dir).0["L0H1@0"]["difference"]["accuracy"]["p_max"].as_f64().unwrap();
-    assert!(of("out") >= alone.as_f64().unwrap());
-    assert_eq!(told("out").2, None, "nothing lies elsewhere");
-
-    // Another seed joins if everything that is asked for now has it; otherwise its rows are reported as elsewhere.
-    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 2", "out");
-    sweep("--each --heads L0H1,L2H4,L3H0 --lambda 1,1,0.5,0 --seeds 1,2", "both");
-    assert_eq!(lab.json("out/sweep.json")["seeds"], json!([2, 1]));
-    let n = |dir: &str| told(dir).0["L2H4@0.5"]["n"].clone();
-    assert_eq!((n("out"), n("out")), (json!(48), n("both")));
-    sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
-    let (arms, _, elsewhere) = told("out");
-    assert_eq!(arms.keys().collect::<Vec<_>>(), ["L1H1@0", "all@1", "base"]);
-    let strays = elsewhere.unwrap();
-    assert!(
-        ["L0H1@0", "seed 1", "seed 2"].iter().all(|name| strays.as_array().unwrap().contains(&json!(name))),
-        "{strays}"
-    );
-    assert!(lab.read("out/report.html").contains("rows that no table here holds"));
-
-    // What a call could not show is not forgotten: it joins the tables of a later one that it fits.
-    sweep("--heads L3H0 --lambda 1,1,0.5,0 --seeds 1", "out");
-    let (arms, _, elsewhere) = told("out");
-    assert_eq!(arms.len(), 2 + 3 * 2);
-    assert_eq!(lab.json("out/sweep.json")["seeds"], json!([1, 2]));
-    assert_eq!(elsewhere, Some(json!(["L1H1@0", "seed 3"])));
-    sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
-
-    // Accepted answers are no part of what is generated, but all of what is right: other ones are told.
-    let again = || sweep("--heads L1H1 --lambda 1,1,0 --seeds 3", "out");
-    assert!(!again().contains("other than in the last call"));
-    let other = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Is {i} even?"), "gold": ["zz"]});
-    lab.write_lines("q.jsonl", (0..24).map(other));
-    let err = again();
-    assert!(
-        err.contains("other than in the last call here: the items' fields (accepted answers, labels, others)"),
-        "{err}"
-    );
-    assert_eq!(told("out").0["base"]["accuracy"], 0.0);
-}
-
-/// One directory, random sets of both kinds: each arm is compared with those that its own call drew.
-#[test]
-fn random_sets_of_both_kinds_stand_side_by_side() {
-    const TWO: &str = "sweep --model M --items q.jsonl --max-new-tokens 12";
-    let lab = Lab::new();
-    prompts(&lab, 12);
-    let sweep = |rest: &str, out: &str| lab.ends(0, &format!("{TWO} {rest} --out {out}"));
-    let beside = |dir: &str, variant: &str| {
-        let outcomes = lab.json(&format!("{dir}/sweep.json"));
-        let tables = outcomes["tables"].as_array().unwrap().clone();
-        let arms = tables.iter().flat_map(|table| table["arms"].as_array().unwrap().clone());
-        let arm = arms.into_iter().find(|arm| arm["variant"] == variant).unwrap();
-        (arm["difference"]["mean_tokens"]["random"].clone(), outcomes["random_from"].clone())
-    };
-    sweep("--heads L0H1,L2H4 --lambda 1,0.5 --random-sets 4", "both");
-    let (alone, kind) = beside("both", "L0H1+L2H4@0.5");
-    assert_eq!((&alone["sets"], kind), (&json!(4), json!("model")));
-    let (out, _) = sweep("--heads L0H1 --lambda 1,0.2 --random-sets 3 --random-from layers", "both");
-    assert!(!out.contains("no table here holds"), "{out}");
-    let (kept, kind) = beside("both", "L0H1+L2H4@0.5");
-    assert_eq!((&kept["sets"], &kept["p"], kind), (&alone["sets"], &alone["p"], Value::Null));
-    assert_eq!(beside("both", "L0H1@0.2").0["sets"], 3);
-    assert!(
-        out.contains("lowest and highest of 3 to 4 random head sets of the same size, some from all layers"),
-        "{out}"
-    );
-}
-
-/// Where the chat template opens a thought, an answer that does not end it says nothing, to sweeps, runs, gates and judges.
-#[test]
-fn an_answer_within_a_thought_that_the_prompt_opened_says_nothing() {
-    let lab = Lab::new();
-    let asked = |gold: &dyn Fn(usize) -> String| {
-        let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Is {i} even?"), "gold": gold(i)});
-        lab.write_lines("q.jsonl", (0..12).map(item));
-    };
-    asked(&|_| "yes".into());
-    lab.write("hedges.txt", "perhaps\n");
-    std::fs::create_dir(lab.path("thinks")).unwrap();
-    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
-        let from = headtemper_tests::golden_dir("llama").join(file);
-        lab.write(&format!("thinks/{file}"), std::fs::read(from).unwrap());
-    }
-    let sweep = |ending: &str, out: &str| {
-        let template = format!("{{% for m in messages %}}{{{{ m.content }}}} {{% endfor %}}{ending}");
-        lab.write("thinks/chat_template.jinja", template);
-        let of = "--model thinks --items q.jsonl --hedges hedges.txt --heads L0H1 --lambda 1,0.5 --max-new-tokens 12";
-        let (told, _) = lab.ends(0, &format!("sweep {of} --out {out}"));
-        (told, lab.json(&format!("{out}/sweep.json")))
-    };
-    let base = |outcomes: &Value, name: &str| outcomes["tables"][0]["arms"][0][name].clone();
-    let (_, plain) = sweep("", "plain");
-    assert_eq!((&plain["within_thought"], base(&plain, "assertion_rate")), (&json!(0), json!(1.0)));
-    sweep("<think>\n", "within");
-    // Even an answer that is an accepted one, word for word.
-    let rows = lines(&lab.read("within/rows.jsonl"));
-    let said = |i: usize| rows.iter().find(|row| row["variant"] == "base" && row["id"] == format!("q{i}")).unwrap();
-    asked(&|i| said(i)["response"].as_str().unwrap().to_owned());
-    let (told, within) = sweep("<think>\n", "within");
-    assert_eq!((&within["within_thought"], base(&within, "assertion_rate")), (&json!(24), Value::Null));
-    assert_eq!(base(&within, "accuracy"), 0.0);
-    assert!(told.contains("24 answers end within a thought and say nothing"), "{told}");
-    assert_eq!(lab.json("within/plan.json")["plan"]["prompts_open_thought"], true);
 }
 
 /// A row for every item and arm; the control is the λ = 1 arm, whose answers are the untouched model's.

@@ -129,7 +129,7 @@ fn answers_are_written_as_items() {
         &lab.done("generate --model M --items i.jsonl --max-new-tokens 7 --temperature 1.3 --seed 4 --json"),
     );
     let empty = generated.values().filter(|line| line["response"].as_str().unwrap().trim().is_empty()).count();
-    assert_eq!(lines(&out)[0]["answers"], json!({"out": "a.jsonl", "items": 9 - empty, "empty": empty}));
+    assert_eq!(lines(&out)[0]["answers"], json!({"out": "a.jsonl", "items": 9 - empty, "silent": empty}));
     assert!(err.contains(&format!("answers    a.jsonl: {} items", 9 - empty)), "{err}");
     assert_eq!(lines(&answers).len(), 9 - empty);
     for line in lines(&answers) {

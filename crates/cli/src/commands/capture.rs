@@ -73,7 +73,12 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     }
     ui::say(&format!("{wrote:<10} {}: {}, {arrays}", args.out.display(), count(n, "item")));
     if let (Some(path), Some(answers)) = (answers, done.answers) {
-        ui::say(&format!("answers    {}: {}{}", path.display(), count(answers.items, "item"), left_out(answers.empty)));
+        ui::say(&format!(
+            "answers    {}: {}{}",
+            path.display(),
+            count(answers.items, "item"),
+            left_out(answers.silent)
+        ));
     }
     if let Some(measured) = &done.generated_vs_forced {
         ui::say(&format!("generated  {}", measured.text()));
@@ -94,7 +99,7 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
         }
         if let (Some(path), Some(written)) = (answers, done.answers) {
             summary["answers"] =
-                json!({"out": path.display().to_string(), "items": written.items, "empty": written.empty});
+                json!({"out": path.display().to_string(), "items": written.items, "silent": written.silent});
         }
         if let Some(measured) = &done.generated_vs_forced {
             summary["generated_vs_forced"] = json!(measured);
@@ -105,10 +110,10 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
 }
 
 /// What is said of items whose answers are empty.
-fn left_out(empty: usize) -> String {
-    match empty {
+fn left_out(silent: usize) -> String {
+    match silent {
         0 => String::new(),
-        1 => "; 1 is left out, whose answer is empty".into(),
-        _ => format!("; {empty} are left out, whose answers are empty"),
+        1 => "; 1 is left out, whose answer says nothing".into(),
+        _ => format!("; {silent} are left out, whose answers say nothing"),
     }
 }

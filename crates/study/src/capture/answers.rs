@@ -15,7 +15,10 @@ use serde_json::json;
 use super::{CaptureJob, kept::texts_in};
 use crate::{
     Item, Result, StudyError,
-    items::columns::{FINISH_REASON, RESPONSE},
+    items::{
+        columns::{FINISH_REASON, RESPONSE},
+        thought::Thoughts,
+    },
     npz::join::each_text,
     store::files::{Failed, copy_whole, missing_dir, remove_left_of},
 };
@@ -28,8 +31,8 @@ const CHUNK: usize = 1024;
 pub struct WrittenAnswers {
     /// Items with their answers.
     pub items: usize,
-    /// Empty answers, which are no responses: their items are left out.
-    pub empty: usize,
+    /// Answers that say nothing, as they are empty or end within a thought: their items are left out.
+    pub silent: usize,
 }
 
 impl CaptureJob<'_> {
@@ -63,21 +66,26 @@ impl CaptureJob<'_> {
 ///
 /// # Errors
 /// If the file is there and holds something else, or cannot be written.
-pub(super) fn write_answers(job: &CaptureJob<'_>, range: &Range<usize>, path: &Path) -> Result<WrittenAnswers> {
+pub(super) fn write_answers(
+    job: &CaptureJob<'_>,
+    range: &Range<usize>,
+    thoughts: Thoughts,
+    path: &Path,
+) -> Result<WrittenAnswers> {
     if path.exists() {
-        return same_answers(job, range, path);
+        return same_answers(job, range, thoughts, path);
     }
     remove_left_of(path);
     copy_whole(path, |file| {
         let mut out = BufWriter::new(file);
-        let found = lines(job, range, &mut |line| out.write_all(line.as_bytes()))?;
+        let found = lines(job, range, thoughts, &mut |line| out.write_all(line.as_bytes()))?;
         out.flush()?;
         Ok(found)
     })
 }
 
 /// What a file of answers holds, if it is that of this capture.
-fn same_answers(job: &CaptureJob<'_>, range: &Range<usize>, path: &Path) -> Result<WrittenAnswers> {
+fn same_answers(job: &CaptureJob<'_>, range: &Range<usize>, thoughts: Thoughts, path: &Path) -> Result<WrittenAnswers> {
     let mut there = BufReader::new(File::open(path).map_err(StudyError::read(path))?);
     let mut own = Vec::new();
     let mut compare = |line: &str| {
@@ -85,7 +93,7 @@ fn same_answers(job: &CaptureJob<'_>, range: &Range<usize>, path: &Path) -> Resu
         there.read_exact(&mut own)?;
         if own == line.as_bytes() { Ok(()) } else { Err(io::Error::other("another line")) }
     };
-    let compared = lines(job, range, &mut compare);
+    let compared = lines(job, range, thoughts, &mut compare);
     match compared {
         Ok(found) if matches!(there.read(&mut [0]), Ok(0)) => Ok(found),
         Err(Failed::Reading(e)) => Err(e),
@@ -93,10 +101,11 @@ fn same_answers(job: &CaptureJob<'_>, range: &Range<usize>, path: &Path) -> Resu
     }
 }
 
-/// Hands the line of every item that has an answer to `put`, in their order.
+/// Hands the line of every item whose answer says something to `put`, in their order.
 fn lines(
     job: &CaptureJob<'_>,
     range: &Range<usize>,
+    thoughts: Thoughts,
     put: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> std::result::Result<WrittenAnswers, Failed> {
     let (ids, reasons) = (texts_in(job.out, "id")?, texts_in(job.out, FINISH_REASON)?);
@@ -119,11 +128,11 @@ fn lines(
         if item.id != ids[at] {
             return Err(wrong(format!("row {at} is of item '{}', but the item there is '{}'", ids[at], item.id)));
         }
-        if response.trim().is_empty() {
-            found.empty += 1;
-        } else {
+        if thoughts.after(&item.input).says(&response) {
             found.items += 1;
             put(&(answered(item, response, &reasons[at]) + "\n"))?;
+        } else {
+            found.silent += 1;
         }
         at += 1;
         Ok(())

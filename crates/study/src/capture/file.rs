@@ -24,7 +24,7 @@ use crate::{
         features::PieceMeta,
         join::{join, read_meta},
     },
-    items::{answer::cut_off, columns::FINISH_REASON},
+    items::{answer::cut_off, columns::FINISH_REASON, thought::Thoughts},
     progress::Lengths,
     store::files::{followed, missing_dir},
     text::count,
@@ -109,7 +109,8 @@ pub fn capture_file(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pr
     let done = |fired_tokens, generated_vs_forced| -> Result<Captured> {
         let (d_model, layers) = (engine.spec().d_model, job.options.keep.layers.len());
         let truncated = truncated(job.out)?;
-        let answers = job.answers.map(|path| write_answers(job, &prepared.range, path)).transpose()?;
+        let thoughts = Thoughts::of(engine);
+        let answers = job.answers.map(|path| write_answers(job, &prepared.range, thoughts, path)).transpose()?;
         let items = prepared.range.len();
         Ok(Captured { items, d_model, layers, fired_tokens, truncated, generated_vs_forced, answers })
     };

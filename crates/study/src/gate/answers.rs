@@ -48,7 +48,7 @@ pub(super) struct Known {
 impl Answers {
     /// The items with their answers; those generated here keep their very tokens.
     pub(super) fn of(engine: &Engine, items: &[Item], rows: &[Row], lexicon: Option<&Grader>) -> Result<Self> {
-        let of_prompts = Thoughts::of(engine, items.iter().any(Item::is_raw));
+        let of_prompts = Thoughts::of(engine);
         let mut rows = rows.iter();
         let mut out = Self { items: Vec::new(), encoded: Vec::new(), known: Vec::new(), silent: 0 };
         for item in items {
@@ -63,7 +63,7 @@ impl Answers {
                 encode_one(engine, &item, item.response.as_deref())?
             } else {
                 let written = rows.next().expect("every item without an answer was given one");
-                thoughts = of_prompts;
+                thoughts = of_prompts.after(&item.input);
                 if !thoughts.says(&written.response) || written.response_ids.is_empty() {
                     out.silent += 1;
                     continue;

@@ -1,6 +1,6 @@
 //! What an answer says, apart from what the model thought before it.
 
-use headtemper_engine::{Engine, Message};
+use headtemper_engine::{Engine, Input, Message};
 
 /// What opens a thought and what ends it: in answers of Qwen3 and Qwen3.5, and of Gemma 4.
 const MARKS: [(&str, &str); 2] = [("<think>", "</think>"), ("<|channel>", "<channel|>")];
@@ -13,10 +13,19 @@ pub(crate) struct Thoughts {
 }
 
 impl Thoughts {
-    /// In answers to prompts that an engine writes: the templates of some models, such as Qwen3.5, end within a thought.
-    pub(crate) fn of(engine: &Engine, raw: bool) -> Self {
-        let prompt = engine.render(&[Message::user("?")]).ok().flatten().filter(|_| !raw);
+    /// In answers to prompts that a chat template writes: those of some models, such as Qwen3.5, end within a thought.
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let prompt = engine.render(&[Message::user("?")]).ok().flatten();
         Self { by_prompt: prompt.is_some_and(|prompt| ends_within(&prompt)) }
+    }
+
+    /// In answers to an input, given what the chat template does. Token ids are taken to open none.
+    pub(crate) fn after(self, input: &Input) -> Self {
+        match input {
+            Input::Prompt(_) | Input::Messages(_) => self,
+            Input::Raw(text) => Self { by_prompt: ends_within(text) },
+            Input::Ids(_) => Self::default(),
+        }
     }
 
     /// What follows the last thought of an answer, all of it if it has none; nothing if it ends within a thought.
@@ -30,9 +39,9 @@ impl Thoughts {
         self.said(answer).is_some_and(|said| !said.trim().is_empty())
     }
 
-    /// How many answers end within a thought. Empty ones do not count.
-    pub(crate) fn within<'a>(self, answers: impl Iterator<Item = &'a str>) -> usize {
-        answers.filter(|answer| !answer.trim().is_empty() && self.said(answer).is_none()).count()
+    /// Whether an answer ends within a thought; an empty one does not.
+    pub(crate) fn holds(self, answer: &str) -> bool {
+        !answer.trim().is_empty() && self.said(answer).is_none()
     }
 }
 
@@ -48,14 +57,14 @@ fn opens(answer: &str) -> bool {
     MARKS.iter().any(|(start, _)| answer.trim_start().starts_with(start))
 }
 
-/// Warns of answers that end within a thought; `so` is what becomes of them.
-pub(crate) fn told_thoughts(within: usize, so: &str) -> Option<String> {
+/// Warns of answers that end within a thought.
+pub(crate) fn told_thoughts(within: usize) -> Option<String> {
     let told = match within {
         0 => return None,
-        1 => "1 answer ends".into(),
-        n => format!("{n} answers end"),
+        1 => "1 answer ends within a thought and says nothing".into(),
+        n => format!("{n} answers end within a thought and say nothing"),
     };
-    Some(format!("{told} within a thought{so}: allow more new tokens, or turn thinking off"))
+    Some(format!("{told}: allow more new tokens, or turn thinking off"))
 }
 
 #[cfg(test)]
@@ -87,13 +96,13 @@ mod tests {
         let answers = ["Lyon?", "No.</think>Paris.", "<think>Rome", "", "Oh.</think>\n"];
         assert_eq!(answers.map(|answer| prompted.said(answer)), [None, Some("Paris."), None, None, Some("\n")]);
         assert_eq!(answers.map(|answer| own.said(answer)), [Some("Lyon?"), Some("Paris."), None, Some(""), Some("\n")]);
-        assert_eq!([own, prompted].map(|thoughts| thoughts.within(answers.into_iter())), [1, 2]);
+        assert_eq!(answers.map(|answer| own.holds(answer)), [false, false, true, false, false]);
+        assert_eq!(answers.map(|answer| prompted.holds(answer)), [true, false, true, false, false]);
+        let raw = |text: &str| own.after(&Input::Raw(text.into()));
+        assert_eq!((raw("Hm? <think>\n"), raw("Hm?")), (prompted, own));
+        assert_eq!((prompted.after(&Input::Ids(vec![1])), prompted.after(&Input::Prompt("?".into()))), (own, prompted));
         assert_eq!(answers.map(|answer| prompted.says(answer)), [false, true, false, false, false]);
-        assert_eq!(told_thoughts(0, ""), None);
-        assert!(
-            told_thoughts(2, " and say nothing")
-                .unwrap()
-                .starts_with("2 answers end within a thought and say nothing:")
-        );
+        assert_eq!(told_thoughts(0), None);
+        assert!(told_thoughts(2).unwrap().starts_with("2 answers end within a thought and say nothing:"));
     }
 }

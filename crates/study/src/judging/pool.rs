@@ -327,6 +327,13 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_given_up_by_how_many_wait_for_it() {
+        for (concurrency, most) in [(1, 10), (5, 10), (16, 32)] {
+            with_pool(Patience { concurrency, ..Patience::default() }, |pool| assert_eq!(pool.give_up(), most));
+        }
+    }
+
+    #[test]
     fn a_budget_is_taken_once_however_many_take_it() {
         with_pool(Patience { budget: Some(100), ..Patience::default() }, |pool| {
             let granted = AtomicUsize::new(0);

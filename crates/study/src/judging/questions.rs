@@ -200,7 +200,11 @@ fn check(items: &[Item]) -> Result<()> {
     }
     let silent = |item: &Item| !item.response.as_deref().is_some_and(|response| Thoughts::default().says(response));
     match named(&silent) {
-        Some(ids) => Err(wrong(&format!("the response of {ids}"), "a thought without an answer", "what is judged")),
+        Some(ids) => Err(wrong(
+            &format!("the response of {ids}"),
+            "a thought without an answer",
+            "an answer: leave such items out, or allow more new tokens",
+        )),
         None => Ok(()),
     }
 }
@@ -282,6 +286,9 @@ mod tests {
         let (delivery, coverage) = ([JudgeTask::Delivery], [JudgeTask::Coverage]);
         let text = error(&delivery, &[r#"{"id":"a","prompt":"x"}"#, r#"{"id":"b","prompt":"x","response":"y"}"#]);
         assert!(text.contains("the response of 'a' is missing"), "{text}");
+        let within = [r#"{"id":"a","prompt":"x","response":"<think>y"}"#, r#"{"id":"b","prompt":"x","response":"y"}"#];
+        let text = error(&delivery, &within);
+        assert!(text.contains("the response of 'a' is a thought without an answer, but must be an answer"), "{text}");
         let text = error(&delivery, &[r#"{"id":"a","input_ids":[1,2],"response":"y"}"#]);
         assert!(text.contains("the input of 'a' is token ids"), "{text}");
         let text = error(&coverage, &[r#"{"id":"a","prompt":"x","response":"y"}"#]);

@@ -117,7 +117,7 @@ pub fn run(
     {
         warnings.extend(head_remarks(&config.heads, &engine.identity().weights_sha256)?);
     }
-    let thoughts = Thoughts::of(engine, experiment.items.raw);
+    let thoughts = Thoughts::of(engine);
     let mut study = Study { engine, experiment, run, key, log, grader, stop, thoughts, warnings };
 
     let base = study.generate(&mut items, progress)?;
@@ -152,14 +152,16 @@ impl Study<'_> {
 
     /// How thoughts stand in an item's answer.
     fn thoughts(&self, item: &Item, generated: &BTreeMap<String, Row>) -> Thoughts {
-        if generated.contains_key(&item.id) { self.thoughts } else { Thoughts::default() }
+        if generated.contains_key(&item.id) { self.thoughts.after(&item.input) } else { Thoughts::default() }
     }
 
     /// Labels the answers of items with accepted answers, replacing any label that these items bring.
     fn grade(&mut self, items: &mut [Item], generated: &BTreeMap<String, Row>) {
-        let ends_within = |item: &Item| self.thoughts(item, generated).within(item.response.as_deref().into_iter());
-        let within = items.iter().map(ends_within).sum();
-        self.warnings.extend(told_thoughts(within, " and say nothing"));
+        let ends_within = |item: &&Item| {
+            item.response.as_ref().is_some_and(|response| self.thoughts(item, generated).holds(response))
+        };
+        let within = items.iter().filter(ends_within).count();
+        self.warnings.extend(told_thoughts(within));
         let Some(grader) = &self.grader else { return };
         let (mut brought, mut replaced) = (0, 0);
         for item in items.iter_mut().filter(|item| !item.gold.is_empty()) {

@@ -103,7 +103,7 @@ impl SweptAnswers {
         let (mut answers, mut places) = (Vec::new(), Vec::new());
         for (at, (arm, rows)) in plan.arms.iter().zip(&rows).enumerate() {
             for (place, (row, item)) in rows.iter().zip(items.iter().cycle()).enumerate() {
-                if thoughts.says(&row.response) {
+                if thoughts.after(&item.input).says(&row.response) {
                     answers.push(answer(item, arm, row));
                     places.push((at, place));
                 }

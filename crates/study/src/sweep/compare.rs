@@ -51,7 +51,7 @@ pub struct Answered<'a> {
     pub max_new_tokens: usize,
     /// The temperature that they were drawn at; 0 for greedy ones.
     pub temperature: f32,
-    /// Whether the prompts end within a thought, as the templates of some models do.
+    /// Whether the chat template ends a prompt within a thought, as those of some models do.
     pub prompts_open_thought: bool,
 }
 
@@ -135,13 +135,13 @@ pub fn outcomes_of(answered: &Answered<'_>) -> Outcomes {
         random: judged.iter().filter(|j| j.arm.role == Role::Random).map(|j| j.outcome.clone()).collect(),
         random_from: random_from(&arms),
         at_context: rows.iter().copied().flatten().filter(|row| at_context(row, max_new_tokens)).count(),
-        within_thought: thoughts.within(responses(&rows)),
+        within_thought: within_thought(items, &rows, thoughts),
         elsewhere: Vec::new(),
         axes,
     }
 }
 
-/// Where random sets come from; none if there are some of either kind. Without any, it is where they would have come from.
+/// Where random sets come from; none if there are some of either kind. Without any, the default.
 fn random_from(arms: &[&Arm]) -> Option<RandomFrom> {
     let mut kinds = arms.iter().filter(|arm| arm.role == Role::Random).map(|arm| arm.random_from);
     let first = kinds.next().unwrap_or_default();
@@ -152,10 +152,12 @@ fn random_from(arms: &[&Arm]) -> Option<RandomFrom> {
 /// itself by now. One set counted twice would pass for two that say the same.
 fn distinct(arms: &[Arm]) -> Vec<usize> {
     let same = |one: &Arm, other: &Arm| one.lambda == other.lambda && one.plan == other.plan;
+    // A set that was drawn for both kinds counts for both.
+    let of_one_kind = |one: &Arm, other: &Arm| same(one, other) && one.random_from == other.random_from;
     let counted = |arm: usize| {
         let before = |(other, one): (usize, &Arm)| match one.role {
             Role::Tempered => same(one, &arms[arm]),
-            Role::Random => other < arm && same(one, &arms[arm]),
+            Role::Random => other < arm && of_one_kind(one, &arms[arm]),
             _ => false,
         };
         arms[arm].role != Role::Random || !arms.iter().enumerate().any(before)
@@ -163,8 +165,9 @@ fn distinct(arms: &[Arm]) -> Vec<usize> {
     (0..arms.len()).filter(|&arm| counted(arm)).collect()
 }
 
-fn responses<'a>(rows: &[&'a [Row]]) -> impl Iterator<Item = &'a str> {
-    rows.iter().copied().flatten().map(|row| row.response.as_str())
+fn within_thought(items: &[Item], rows: &[&[Row]], thoughts: Thoughts) -> usize {
+    let answers = rows.iter().flat_map(|rows| rows.iter().zip(items.iter().cycle()));
+    answers.filter(|(row, item)| thoughts.after(&item.input).holds(&row.response)).count()
 }
 
 /// Whether an answer was cut off before its limit, which happens only at the end of the context.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Arm, run::SweepPlan};
+use super::{Arm, Role, run::SweepPlan};
 use crate::{Plan, RowLog};
 
 /// An arm under one seed that an earlier call asked for and that the tables of the last one do not hold.
@@ -21,6 +21,14 @@ pub(super) struct Cell {
 /// Keeps in `plan` what an earlier plan of the directory asked for and this one does not. Both have the same items, as all plans of one
 /// directory do.
 pub(super) fn remember(plan: &mut Plan<SweepPlan>, earlier: &Plan<SweepPlan>) {
+    // A call that asks for no random sets leaves an arm those that it has.
+    if plan.plan.arms.iter().all(|arm| arm.role != Role::Random) {
+        for arm in &mut plan.plan.arms {
+            let known = earlier.plan.elsewhere.iter().map(|cell| &cell.arm);
+            let before = earlier.plan.arms.iter().chain(known).find(|before| before.variant == arm.variant);
+            arm.random_from = before.map_or(arm.random_from, |before| before.random_from);
+        }
+    }
     let mut known: Vec<Cell> = std::mem::take(&mut plan.plan.elsewhere);
     let mut names: BTreeSet<(String, u64)> = table_cells(plan).iter().chain(&known).map(name).collect();
     for cell in table_cells(earlier).iter().chain(&earlier.plan.elsewhere) {

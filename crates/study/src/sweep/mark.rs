@@ -52,6 +52,7 @@ pub(crate) fn marks_by_rules(items: &[Item], rows: &[Row], grader: Option<&Grade
     let plain = Grader::by_gold(GoldRule::default());
     let gold = grader.unwrap_or(&plain);
     let mark = |(row, item): (&Row, &Item)| {
+        let thoughts = thoughts.after(&item.input);
         let grade = gold.grade(thoughts.said(&row.response).unwrap_or_default(), &item.gold);
         // Nobody asserts anything by saying nothing, as to a judge.
         let empty = grader.is_some() && !thoughts.says(&row.response);

@@ -88,8 +88,8 @@ pub(crate) struct SweepPlan {
     pub(super) max_new_tokens: usize,
     pub(super) hedges: Option<Grader>,
     pub(super) heads_per_layer: Vec<usize>,
-    /// Whether the prompts end within a thought.
-    #[serde(default)]
+    /// Whether the chat template ends a prompt within a thought.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) prompts_open_thought: bool,
     /// What earlier calls in the directory asked for besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -115,7 +115,7 @@ impl SweepPlan {
             max_new_tokens: settings.options.max_new_tokens,
             hedges: settings.grader.cloned(),
             heads_per_layer: engine.spec().heads_per_layer(),
-            prompts_open_thought: Thoughts::of(engine, settings.items.iter().any(Item::is_raw)).by_prompt,
+            prompts_open_thought: Thoughts::of(engine).by_prompt,
             elsewhere: Vec::new(),
         }
     }

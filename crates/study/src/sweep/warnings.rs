@@ -36,7 +36,7 @@ impl Outcomes {
             self.few_random_sets(),
             self.one_seed(),
             self.cut_off(),
-            told_thoughts(self.within_thought, " and say nothing"),
+            told_thoughts(self.within_thought),
             self.without_verdict(),
             self.nothing_tempered(),
             self.few_in_a_class(),
