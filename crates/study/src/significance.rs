@@ -8,6 +8,11 @@ pub(crate) const LEVEL: f64 = 0.05;
 /// The most shuffles, or resamples, of anything: beyond it no p says more, and none fits the memory.
 pub(crate) const MOST: usize = 1_000_000;
 
+/// The smallest p that this many draws of a null can give.
+pub(crate) fn least_p(draws: usize) -> f64 {
+    1.0 / (draws as f64 + 1.0)
+}
+
 /// Refuses more shuffles or resamples than that.
 ///
 /// # Errors

@@ -225,6 +225,20 @@ fn explain(error: &minijinja::Error) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn special_tokens_of_older_checkpoints_stand_in_a_file_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let bos = || token_text(&tokenizer_config(dir.path()).unwrap()["bos_token"]);
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        assert_eq!(bos(), None);
+        write("special_tokens_map.json", r#"{"bos_token": {"content": "<s>"}}"#);
+        assert_eq!(bos().as_deref(), Some("<s>"), "without any other file");
+        write("tokenizer_config.json", r#"{"bos_token": "<b>"}"#);
+        assert_eq!(bos().as_deref(), Some("<s>"), "it decides, as in transformers");
+        write("tokenizer_config.json", r#"{"bos_token": "<b>", "added_tokens_decoder": {}}"#);
+        assert_eq!(bos().as_deref(), Some("<b>"), "a newer one has them all");
+    }
+
     fn render(source: &str) -> std::result::Result<String, String> {
         think(source, None)
     }

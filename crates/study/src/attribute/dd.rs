@@ -166,3 +166,15 @@ pub(crate) fn write(run: &crate::RunDir, attribution: &Attribution) -> Result<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dispositions_of_the_same_files_are_refused() {
+        check_names(["self-improving", "curious"].into_iter()).unwrap();
+        let error = check_names(["self-improving", "Self_improving"].into_iter()).unwrap_err().to_string();
+        assert!(error.contains("'Self_improving' is of the same files as 'self-improving'"), "{error}");
+    }
+}

@@ -4,6 +4,7 @@ use super::{Adjust, AttributeOptions, LARGE, LEVEL, Table, confounds::ends};
 use crate::{
     attribution::{Disposition, HeadEffect, Summary, Verdict},
     items::units::called,
+    significance::least_p,
     text::{fixed, signed},
 };
 
@@ -40,7 +41,7 @@ pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Optio
         ));
     }
     let shuffles = options.shuffles;
-    (1.0 / (shuffles as f64 + 1.0) > LEVEL)
+    (least_p(shuffles) > LEVEL)
         .then(|| format!("labels were shuffled {shuffles} times, too few to tell any head from chance."))
 }
 

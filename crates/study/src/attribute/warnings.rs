@@ -15,7 +15,7 @@ use crate::{
         facts::RESPONSE,
         units::{called, counted},
     },
-    significance::told_fixed,
+    significance::{least_p, told_fixed},
 };
 
 /// Of a cohort with this many items the spread is known well enough.
@@ -214,7 +214,7 @@ fn few_folds(folds: &Folds, options: &AttributeOptions) -> Option<String> {
 
 /// What shuffles cannot tell, where they are so few that verdicts depend on their number.
 fn coarse(shuffles: usize, heads: &[HeadEffect]) -> Option<String> {
-    let (least, count) = (1.0 / (shuffles as f64 + 1.0), heads.len());
+    let (least, count) = (least_p(shuffles), heads.len());
     if shuffles == 0 || least > LEVEL {
         return None;
     }

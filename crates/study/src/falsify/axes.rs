@@ -19,6 +19,7 @@ use crate::{
         Column, ColumnSource, Ends, FeatureRows, FeatureSource, LabelSource, ProbeSet, Rule, column, evaluate, fit,
     },
     read_items,
+    significance::least_p,
     text::short,
 };
 
@@ -151,7 +152,7 @@ fn least_shuffles(file: &GateFile, axes: usize) -> usize {
     let (axes, alpha) = (axes as f64, file.gates.alpha);
     let least = ((axes / alpha).ceil() as usize).saturating_sub(1);
     // Compared as the p will be, to its last bit.
-    least + usize::from(1.0 / (least as f64 + 1.0) > alpha / axes)
+    least + usize::from(least_p(least) > alpha / axes)
 }
 
 /// One axis out of `count`.

@@ -14,7 +14,7 @@ use crate::{
     attribution::FieldCheck,
     confounds::{Dealt, OUTCOMES, VERDICTS},
     probe::{FeatureRows, FitOptions, ProbeSet},
-    significance::LEVEL,
+    significance::{LEVEL, least_p},
 };
 
 /// One of the two sets, with all that is known of its items.
@@ -60,7 +60,7 @@ impl<'a> Side<'a> {
             |field: &str| made_from(field) || VERDICTS.contains(&field) || (ends && OUTCOMES.contains(&field));
         let (mut found, checked) = dealt.fields(&fields, passed_over);
         // Of many fields one goes with the labels by chance; no p is smaller than the shuffles allow.
-        let most = (LEVEL / checked.max(1) as f64).max(1.0 / (options.shuffles as f64 + 1.0));
+        let most = (LEVEL / checked.max(1) as f64).max(least_p(options.shuffles));
         found.retain(|field| field.p <= most);
         found
     }

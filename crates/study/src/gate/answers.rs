@@ -54,17 +54,15 @@ impl Answers {
         for item in items {
             let mut item = item.clone();
             let mut row = None;
-            let (mut thoughts, brought) = (Thoughts::default(), item.response.as_deref());
-            if brought.is_some_and(|response| !thoughts.says(response)) {
-                out.silent += 1;
-                continue;
-            }
-            let encoded = if item.response.is_some() {
-                encode_one(engine, &item, item.response.as_deref())?
+            let encoded = if let Some(brought) = item.response.as_deref() {
+                if !Thoughts::default().says(brought) {
+                    out.silent += 1;
+                    continue;
+                }
+                encode_one(engine, &item, Some(brought))?
             } else {
                 let written = rows.next().expect("every item without an answer was given one");
-                thoughts = of_prompts.after(&item.input);
-                if !thoughts.says(&written.response) || written.response_ids.is_empty() {
+                if !of_prompts.after(&item.input).says(&written.response) || written.response_ids.is_empty() {
                     out.silent += 1;
                     continue;
                 }
@@ -73,7 +71,7 @@ impl Answers {
                 row = Some(written);
                 encoded
             };
-            out.known.push(known(&item, row, lexicon, thoughts));
+            out.known.push(known(&item, row, lexicon));
             out.items.push(item);
             out.encoded.push(encoded);
         }
@@ -149,10 +147,9 @@ fn brought(item: &Item) -> Map<String, Value> {
 /// What is known of an answer. Accepted answers and the lexicon decide whether it is right and whether it hedges; without them, what the
 /// item says of itself does (`correct`, `coverage` of at least one half, or its label). How it ended is known from the row that it was
 /// generated as, or else from the item.
-pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>, thoughts: Thoughts) -> Known {
+pub(super) fn known(item: &Item, row: Option<&Row>, lexicon: Option<&Grader>) -> Known {
     let none = Grader::by_gold(GoldRule::default());
-    let response = item.response.as_deref().unwrap_or_default();
-    let grade = lexicon.unwrap_or(&none).grade(thoughts.said(response).unwrap_or_default(), &item.gold);
+    let grade = lexicon.unwrap_or(&none).grade(item.response.as_deref().unwrap_or_default(), &item.gold);
     let label = item.label.as_deref().and_then(Grade::of_label);
     let [correct, covered] = item.told_right();
     let said = [correct, covered, label.map(|label| label.correct)];
@@ -185,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_truth_value_is_one_however_its_json_writes_it() {
-        let right = |fields: Value| known(&item(&fields), None, None, Thoughts::default()).correct;
+        let right = |fields: Value| known(&item(&fields), None, None).correct;
         let of = |name: &str, value: Value| right(json!({"prompt": "p", "response": "r", name: value}));
         for yes in [json!(true), json!(1), json!(1.0), json!("true"), json!("True")] {
             assert_eq!(of("correct", yes.clone()), Some(true), "{yes}");
@@ -222,7 +219,7 @@ mod tests {
     #[test]
     fn accepted_answers_come_before_what_an_item_says_and_contradictions_are_known() {
         let lexicon = Grader::new(["perhaps"].into_iter());
-        let of = |fields: Value| known(&item(&fields), None, Some(&lexicon), Thoughts::default());
+        let of = |fields: Value| known(&item(&fields), None, Some(&lexicon));
         let base = json!({"prompt": "p", "response": "yes, perhaps", "gold": "yes"});
         let with = |more: Value| {
             let mut all = base.clone();
@@ -246,21 +243,21 @@ mod tests {
         }
         // Without accepted answers and a lexicon, the item decides.
         let told = item(&json!({"prompt": "p", "response": "x", "label": "hw", "coverage": 0.5}));
-        let found = known(&told, None, None, Thoughts::default());
+        let found = known(&told, None, None);
         assert_eq!((found.correct, found.hedged), (Some(true), Some(true)));
         assert_eq!(found.contradicts, Some(Contradicts::Itself), "its label says wrong");
         let other = json!({"prompt": "p", "response": "x", "label": "cw", "correct": true});
-        let found = known(&item(&other), None, None, Thoughts::default());
+        let found = known(&item(&other), None, None);
         assert_eq!((found.correct, found.contradicts), (Some(true), Some(Contradicts::Itself)));
         // The item cannot have said anything of an answer that was generated just now.
         let written = row("x", FinishReason::Stop);
-        let found = known(&told.answered_by(&written), Some(&written), None, Thoughts::default());
+        let found = known(&told.answered_by(&written), Some(&written), None);
         assert_eq!((found.correct, found.hedged), (None, None));
     }
 
     #[test]
     fn how_an_answer_ended_is_told_by_its_row_or_its_item() {
-        let of = |fields: Value, row: Option<&Row>| known(&item(&fields), row, None, Thoughts::default()).finish_reason;
+        let of = |fields: Value, row: Option<&Row>| known(&item(&fields), row, None).finish_reason;
         let cut = row("x", FinishReason::Length);
         assert_eq!(of(json!({"prompt": "p", "finish_reason": "stop"}), Some(&cut)), Some(FinishReason::Length));
         let brought = |more: Value| json!({"prompt": "p", "response": "x", "finish_reason": more});
@@ -278,7 +275,7 @@ mod tests {
         });
         let whole = item(&fields);
         let read = |row: &GatedRow| Item::parse(&serde_json::to_string(row).unwrap(), 1, false).unwrap();
-        let line = gated(&whole, known(&whole, None, None, Thoughts::default()), 0.25, "Perhaps ", true);
+        let line = gated(&whole, known(&whole, None, None), 0.25, "Perhaps ", true);
         let back = read(&line);
         assert_eq!((&back.id, &back.input, back.response.as_deref()), (&whole.id, &whole.input, Some("Perhaps yes")));
         assert_eq!((&back.gold, &back.scores, back.label.as_deref()), (&whole.gold, &whole.scores, Some("hr")));
@@ -295,8 +292,7 @@ mod tests {
         );
         let stop = row("yes", FinishReason::Stop);
         let written = asked.answered_by(&stop);
-        let back =
-            read(&gated(&written, known(&written, Some(&stop), None, Thoughts::default()), 0.75, "Perhaps ", false));
+        let back = read(&gated(&written, known(&written, Some(&stop), None), 0.75, "Perhaps ", false));
         assert_eq!((&back.input, back.response.as_deref()), (&headtemper_engine::Input::Ids(vec![1, 2]), Some("yes")));
         assert!(back.scores.is_empty() && !back.other.contains_key("coverage") && back.other["topic"] == "t");
     }

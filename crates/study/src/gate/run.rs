@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Arm, CaptureOptions, Grader, Item, Parts, Progress, Result, Row, RunDir, StudyError, SweepOptions,
     capture::{capture_encoded, encode, named_items, prompts},
-    items::{columns::prompt_hash, thought::Thoughts, units::units},
+    items::{columns::prompt_hash, units::units},
     probe::{FitResult, Probe},
     store::files::{write_json, write_text},
     sweep,
@@ -67,9 +67,8 @@ impl GateRun<'_> {
 
 /// What the user should know of the items before a model reads them, which may take long: that nothing tells whether an answer is right.
 pub fn gate_remarks(items: &[Item]) -> Vec<String> {
-    let tells = |item: &Item| {
-        !item.gold.is_empty() || (item.is_answered() && known(item, None, None, Thoughts::default()).correct.is_some())
-    };
+    let tells =
+        |item: &Item| !item.gold.is_empty() || (item.is_answered() && known(item, None, None).correct.is_some());
     let told = || format!("nothing says of any answer whether it is right: {}", no_grade(items));
     items.iter().all(|item| !tells(item)).then(told).into_iter().collect()
 }

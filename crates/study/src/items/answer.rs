@@ -180,13 +180,15 @@ fn loses(gold: &str) -> bool {
     !kept.is_empty() && (minus || DECISIVE.chars().any(|c| count(gold, c) > count(&kept, c)))
 }
 
+/// Whether a sign is that of a power of ten, as in 1e-5.
+fn signs_power(chars: &[char], at: usize) -> bool {
+    at > 1 && matches!(chars[at - 1], 'e' | 'E') && is_digit(chars, at - 2) && is_digit(chars, at + 1)
+}
+
 /// A text without the plus in numbers such as 6.02e+23.
 fn without_exponent_plus(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
-    let power = |at: usize| {
-        at > 1 && matches!(chars[at - 1], 'e' | 'E') && is_digit(&chars, at - 2) && is_digit(&chars, at + 1)
-    };
-    let kept = (0..chars.len()).filter(|&at| chars[at] != '+' || !power(at));
+    let kept = (0..chars.len()).filter(|&at| chars[at] != '+' || !signs_power(&chars, at));
     kept.map(|at| chars[at]).collect()
 }
 
@@ -199,9 +201,8 @@ fn subtracts(text: &str) -> bool {
     (1..chars.len()).filter(|&at| MINUS.contains(&chars[at])).any(|at| {
         let before = variable(at - 1) && !(at > 1 && letter(at - 2));
         let after = variable(at + 1) && !letter(at + 2);
-        let power = chars[at - 1] == 'e' && at > 1 && is_digit(&chars, at - 2) && is_digit(&chars, at + 1);
         let beside = |at: usize| is_digit(&chars, at);
-        !power && ((before && (after || beside(at + 1))) || (beside(at - 1) && after))
+        !signs_power(&chars, at) && ((before && (after || beside(at + 1))) || (beside(at - 1) && after))
     })
 }
 

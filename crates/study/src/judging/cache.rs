@@ -137,6 +137,22 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_that_was_cut_off_counts_if_its_verdict_was_sure() {
+        let reply = |text: &str, cut_off| Reply { text: text.into(), cut_off, ..Reply::default() };
+        let missing = |kind, text: &str, cut_off| Answer::new("k", kind, "here", reply(text, cut_off)).missing(kind);
+        let rubric = "1: a\n2: b\n3: c\n4: d\n5: the resp";
+        for (kind, text, sure) in [
+            (Kind::Accepted, "No", false),
+            (Kind::Accepted, "No, the answer says Ly", true),
+            (Kind::Score, "4", false),
+            (Kind::Rubric, rubric, false),
+        ] {
+            assert_eq!(missing(kind, text, false), None, "{text}");
+            assert_eq!(missing(kind, text, true), (!sure).then_some(Missing::Unparsable), "{text}");
+        }
+    }
+
+    #[test]
     fn a_shared_cache_belongs_to_one_process_at_a_time() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("shared.jsonl");

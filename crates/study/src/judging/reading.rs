@@ -90,11 +90,12 @@ pub(crate) fn rubric(reply: &str) -> Result<String, Missing> {
 /// What can be relied on of a reply that was cut off: it stands without its last word, which may be half of one, and also without the one
 /// before, which that word may have turned round. `No` may have been to go on as `No doubt`, and `4.` as `4.5`.
 pub(crate) fn relied_on(reply: &str) -> [&str; 2] {
-    let without_last = |text: &'_ str| -> usize {
-        text.trim_end_matches(|c: char| !c.is_alphanumeric()).trim_end_matches(char::is_alphanumeric).len()
-    };
-    let first = &reply[..without_last(reply)];
-    [first, &first[..without_last(first)]]
+    let first = without_last_word(reply);
+    [first, without_last_word(first)]
+}
+
+fn without_last_word(text: &str) -> &str {
+    text.trim_end_matches(|c: char| !c.is_alphanumeric()).trim_end_matches(char::is_alphanumeric)
 }
 
 /// How a reply without a verdict is counted.

@@ -10,7 +10,7 @@ use crate::{
         text::{count, decimals, escape, fixed, put},
         verdict,
     },
-    significance::LEVEL,
+    significance::{LEVEL, least_p},
 };
 
 /// All sections of the disposition at `index`.
@@ -96,7 +96,7 @@ fn marks(attribution: &Attribution, disposition: &Disposition) -> String {
 /// What so few shuffles cannot show: the smallest possible p limits how small a q can be.
 fn coarse(disposition: &Disposition) -> String {
     let (heads, shuffles) = (disposition.heads.len() as f64, disposition.shuffled.shuffles);
-    let least = 1.0 / (shuffles as f64 + 1.0);
+    let least = least_p(shuffles);
     let needed = (heads * least / LEVEL).ceil();
     if needed <= 1.0 {
         return String::new();

@@ -6,7 +6,7 @@ use crate::{
         axis::{Axis, extent},
         text::{count, escape, fixed, p_value, put, signed},
     },
-    significance::LEVEL,
+    significance::{LEVEL, least_p},
 };
 
 const WIDTH: f64 = 460.0;
@@ -81,7 +81,7 @@ fn sentence(disposition: &Disposition) -> &'static str {
     if !tested(&stability.magnitude) && !tested(&stability.directional) {
         return "There are no shuffled labels to compare with.";
     }
-    if [&stability.magnitude, &stability.directional].iter().all(|row| 1.0 / (row.shuffles as f64 + 1.0) > LEVEL) {
+    if [&stability.magnitude, &stability.directional].iter().all(|row| least_p(row.shuffles) > LEVEL) {
         return "The shuffled labels are too few to tell whether either ranking comes out again.";
     }
     match (found(&stability.magnitude), found(&stability.directional)) {

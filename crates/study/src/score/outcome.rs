@@ -10,7 +10,7 @@ use crate::{
     confounds::Lengths,
     items::units,
     score::plan::is_zero,
-    significance::{LEVEL, level_holds},
+    significance::{LEVEL, least_p, level_holds},
 };
 
 /// The numbers of `score.json`, schema `score/v1`.
@@ -228,7 +228,7 @@ impl Contrast {
 
     /// The smallest p that the shuffles can give.
     pub(crate) fn smallest_p(&self) -> f64 {
-        1.0 / (self.shuffles as f64 + 1.0)
+        least_p(self.shuffles)
     }
 
     /// Whether what the largest |d| reaches under shuffled labels may stand beside the cells' as a level ([`level_holds`]).

@@ -128,9 +128,9 @@ impl SweptAnswers {
         self.rows.iter().map(Vec::len).sum::<usize>() - self.answers.len()
     }
 
-    /// Writes the tables of the sweep and its report into a directory, with what a judge said of the [`answers`](Self::answers): `judged` has
-    /// no marks yet. `put` is given the number of an answer, none for one that says nothing, the item that it answers, and what the rules say of it,
-    /// which it replaces by what the judge was asked for.
+    /// Writes the tables of the sweep and its report into a directory, with what a judge said of the [`answers`](Self::answers): `judged`
+    /// has no marks yet. `put` is given the number of an answer, none for one that says nothing, the item that it answers, and what the
+    /// rules say of it, which it replaces by what the judge was asked for.
     pub(crate) fn write(
         &self,
         run: &RunDir,

@@ -169,10 +169,7 @@ pub fn sweep_run(
     run.note("identity", engine.identity())?;
     let mut log = run.rows(progress)?;
     let mut plan = Plan::new(all.iter().map(|w| w.key.clone()).collect(), SweepPlan::new(engine, settings));
-    if let Some(earlier) = Plan::of(dir) {
-        tell_changes(&plan, &earlier, progress);
-        remember(&mut plan, &earlier);
-    }
+    recall(&mut plan, dir, progress);
     if shard.is_none() {
         plan = joined(&plan, &log, progress);
     }
@@ -202,18 +199,16 @@ pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) 
         }
     }
     let items = plan.plan.items(plan.keys.len()).map_err(|why| StudyError::merge(format!("their plan: {why}")))?;
-    if let Some(earlier) = Plan::of(out) {
-        tell_changes(&plan, &earlier, progress);
-        remember(&mut plan, &earlier);
-    }
+    recall(&mut plan, out, progress);
     let (mut run, log, identity) = shards.gather(out, &plan, rows, progress)?;
     let plan = joined(&plan, &log, progress);
     plan.save(&run)?;
     outcomes(&mut run, &identity, (&plan, &items), &log)
 }
 
-/// Tells what the tables will be made with that an earlier call did otherwise.
-fn tell_changes(plan: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, progress: &mut dyn Progress) {
+/// Keeps in a plan what earlier calls in its directory asked for, and tells what the tables will be made with that the last one did otherwise.
+fn recall(plan: &mut Plan<SweepPlan>, dir: &Path, progress: &mut dyn Progress) {
+    let Some(earlier) = Plan::<SweepPlan>::of(dir) else { return };
     let told = [
         (earlier.plan.items != plan.plan.items, "the items' fields (accepted answers, labels, others)"),
         (earlier.plan.hedges != plan.plan.hedges, "the lexicon"),
@@ -221,6 +216,7 @@ fn tell_changes(plan: &Plan<SweepPlan>, earlier: &Plan<SweepPlan>, progress: &mu
     for (_, what) in told.into_iter().filter(|(other, _)| *other) {
         progress.note(&format!("note: other than in the last call here: {what}; all tables are made by those of now"));
     }
+    remember(plan, &earlier);
 }
 
 /// A plan together with what earlier calls have tried in its directory.
