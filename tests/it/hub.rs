@@ -311,5 +311,5 @@ fn the_environment() {
     assert_eq!(with(&[hf_home]).token.unwrap(), "from-home");
     assert_eq!(with(&[hf_home, ("HF_HUB_CACHE", "/c")]).token.unwrap(), "from-home");
     assert_eq!(with(&[hf_home, token_path]).token.unwrap(), "from-path");
-    assert_eq!(with(&[hf_home, token_path, ("HF_TOKEN", " given ")]).token.unwrap(), "given");
+    assert_eq!(with(&[hf_home, token_path, ("HF_TOKEN", " gi\r\nven ")]).token.unwrap(), "given");
 }

@@ -288,7 +288,7 @@ fn a_run_sweeps_under_seeds_of_its_own() {
     let (_, err) = lab.ends(2, "run x.toml --out other");
     assert!(
         err.contains(
-            "[sweep] seeds are [1, 2], but must be left out at temperature 0: greedy answers do not depend on them"
+            "[sweep] seeds are [1, 2], but must be one at most at temperature 0: greedy answers do not depend on it"
         ),
         "{err}"
     );

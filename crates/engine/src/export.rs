@@ -101,7 +101,10 @@ impl Original {
         }
         let taken = fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) || out.is_file();
         if taken {
-            return Err(EngineError::Export { path: out.into(), why: "it exists already".into() });
+            return Err(EngineError::Export {
+                path: out.into(),
+                why: "it exists already\nhint: give another directory, or remove it".into(),
+            });
         }
         let (aside, lock) = aside(out)?;
         let written = self.write(plan, &aside, stop).and_then(|exported| {

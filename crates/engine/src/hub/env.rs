@@ -52,7 +52,9 @@ impl HubEnv {
         };
         let cache = path("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub"))).ok_or(HubError::NoHome)?;
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home()?.join("token")));
-        let clean = |token: String| Some(token.trim().to_owned()).filter(|token| !token.is_empty());
+        // Without line breaks wherever they are, as huggingface_hub: a header cannot hold them.
+        let clean =
+            |token: String| Some(token.replace(['\r', '\n'], "").trim().to_owned()).filter(|token| !token.is_empty());
         Ok(Self {
             // hf-hub links relative to the cache, so the working directory must not matter.
             cache: std::path::absolute(&cache).map_err(io_error(&cache))?,

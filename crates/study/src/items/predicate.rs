@@ -11,7 +11,8 @@ use crate::{Item, Result, StudyError};
 ///
 /// `==`, `!=`, `<`, `<=`, `>`, `>=` between a field and a text, number, `true`, `false`; a field by itself tests whether it is true; `!`,
 /// `&&`, `||` and parentheses, binding in this order. A field is `id`, `label`, `prompt`, `response`, `scores.NAME`, or any other field of
-/// the item, with dots into objects.
+/// the item, with dots into objects; a name with spaces or other signs stands in backticks. A text stands in double or single quotes, and
+/// doubles those that it has within it.
 ///
 /// An item that lacks a field is neither in nor out: `!correct` does not hold for an item that nobody judged. The logic is Kleene's:
 /// `unknown || true` is true, `unknown && true` is unknown, and an item is in only if the condition is true.
@@ -84,8 +85,8 @@ impl Predicate {
 
     /// The condition that the label is this one.
     pub fn label(name: &str) -> Self {
-        let value = Value::String(name.into());
-        Self { text: format!("label == {value}"), root: Node::Compare("label".into(), Op::Equal, value) }
+        let text = format!("label == \"{}\"", name.replace('"', "\"\""));
+        Self { text, root: Node::Compare("label".into(), Op::Equal, Value::String(name.into())) }
     }
 
     /// The fields that it uses.
@@ -121,7 +122,10 @@ impl Predicate {
             Some(field) => Err(StudyError::option(
                 what(),
                 format!("'{self}' (no item has {field})"),
-                format!("on fields that items have: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
+                format!(
+                    "on fields that items have: {}",
+                    known.iter().map(|name| written(name)).collect::<Vec<_>>().join(", ")
+                ),
             )),
         }
     }
@@ -331,10 +335,15 @@ impl<'a> Parser<'a> {
 
     fn field(&mut self) -> Parsed<String> {
         let rest = self.rest();
-        let of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if rest.starts_with('`') {
+            return match self.quoted('`').ok_or("a field's name in backticks is not closed")? {
+                name if name.is_empty() => Err("'``' where a field's name was expected".into()),
+                name => Ok(name),
+            };
+        }
         let len = rest.find(|c: char| !of_name(c)).unwrap_or(rest.len());
         let name = &rest[..len];
-        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        if !is_plain(name) {
             let found = if rest.is_empty() { "the end".into() } else { format!("'{}'", first_word(rest)) };
             return Err(format!("{found} where a field's name was expected"));
         }
@@ -342,14 +351,29 @@ impl<'a> Parser<'a> {
         Ok(name.into())
     }
 
+    /// The inside of the quotes that the rest begins with, of which two stand for one; none if they are not closed.
+    fn quoted(&mut self, quote: char) -> Option<String> {
+        let mut inside = String::new();
+        let mut at = self.at + quote.len_utf8();
+        loop {
+            let end = at + self.text[at..].find(quote)?;
+            inside.push_str(&self.text[at..end]);
+            at = end + quote.len_utf8();
+            if !self.text[at..].starts_with(quote) {
+                self.at = at;
+                return Some(inside);
+            }
+            inside.push(quote);
+            at += quote.len_utf8();
+        }
+    }
+
     fn value(&mut self, op: Op) -> Parsed<Value> {
         let rest = self.rest();
         if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-            let inner = &rest[1..];
-            let end = inner.find(quote).ok_or("a text is not closed")?;
-            self.at += end + 2;
+            let text = self.quoted(quote).ok_or("a text is not closed")?;
             return match op {
-                Op::Equal | Op::Unequal => Ok(Value::String(inner[..end].into())),
+                Op::Equal | Op::Unequal => Ok(Value::String(text)),
                 _ => Err("texts have no order; == and != go with them".into()),
             };
         }
@@ -371,6 +395,20 @@ impl<'a> Parser<'a> {
         self.at += len;
         Ok(value)
     }
+}
+
+/// Characters of a name that needs no backticks.
+fn of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '.' | '-')
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(of_name)
+}
+
+/// A field's name as a condition writes it.
+fn written(name: &str) -> String {
+    if is_plain(name) { name.into() } else { format!("`{}`", name.replace('`', "``")) }
 }
 
 fn first_word(text: &str) -> &str {

@@ -376,8 +376,8 @@ impl Experiment {
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
             }
-            if !sweep.seeds.is_empty() && self.generate.sampling.temperature == 0.0 {
-                let why = "but must be left out at temperature 0: greedy answers do not depend on them";
+            if sweep.seeds.len() > 1 && self.generate.sampling.temperature == 0.0 {
+                let why = "but must be one at most at temperature 0: greedy answers do not depend on it";
                 return Some(format!("[sweep] seeds are {:?}, {why}", sweep.seeds));
             }
             let distinct: BTreeSet<u64> = sweep.seeds.iter().copied().collect();

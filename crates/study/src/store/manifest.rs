@@ -60,8 +60,13 @@ impl Manifest {
         }
     }
 
-    /// Reads the manifest of a directory.
+    /// Reads the manifest of a directory that should have one.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
+        if dir.is_dir() && !dir.join(MANIFEST).exists() {
+            let hint =
+                "hint: `temper` writes one into every directory that it is given as --out; give such a directory";
+            return Err(StudyError::content(dir, format!("has no {MANIFEST}\n{hint}")));
+        }
         read_json(&dir.join(MANIFEST))
     }
 

@@ -249,6 +249,8 @@ mod tests {
         assert!(error.contains("belongs to another run") && error.contains("is not one of `temper`"), "{error}");
         fs::write(temp.path().join("x.txt"), "x").unwrap();
         assert!(open(temp.path(), "sweep", 1, None).is_err(), "a directory with other files");
+        let error = Manifest::read(temp.path()).err().unwrap().to_string();
+        assert!(error.contains("has no manifest.json\nhint: `temper` writes one"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ fn item(line: &str) -> Item {
 fn judged() -> Item {
     item(
         r#"{"id":"a","prompt":"why","response":"so","label":"cw","scores":{"self_verification":4,"b":1.5},
-        "correct":false,"verbal":"assert","meta":{"level":2,"a.b":{"c":1}},"m.x":3,"gone":null}"#,
+        "correct":false,"verbal":"assert","meta":{"level":2,"a.b":{"c":1},"the `real` one":1},"m.x":3,"gone":null,"5":"it's \"so\""}"#,
     )
 }
 
@@ -39,6 +39,8 @@ fn fields_are_compared_as_they_stand() {
         "m.x == 3 && meta.a.b.c == 1",
         "id == \"a\" && prompt == \"why\" && response == \"so\"",
         "correct || label == \"cw\" && scores.b<=1.5",
+        "`scores.b` == 1.5 && `5`!=\"\" && `meta.the ``real`` one` == 1",
+        "`5` == \"it's \"\"so\"\"\" && `5` == 'it''s \"so\"'",
     ] {
         assert!(holds(text), "{text}");
     }
@@ -68,6 +70,21 @@ fn numbers_as_labels_are_numbers() {
 }
 
 #[test]
+fn the_condition_of_any_label_can_be_read_again() {
+    for label in ["cw", "it's \"so\"", "back\\slash", "\"", "a\nb", ""] {
+        let condition = Predicate::label(label);
+        assert_eq!(Predicate::parse(&condition.to_string()).unwrap(), condition);
+    }
+}
+
+#[test]
+fn unknown_fields_are_told_beside_those_that_can_be_named() {
+    let unknown = Predicate::parse("`all so` == 1").unwrap();
+    let error = unknown.check(|| "it".into(), &[judged()]).unwrap_err().to_string();
+    assert!(error.contains("no item has all so") && error.contains("`meta.the ``real`` one`, prompt"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_compared_or_read_says_why() {
     for (text, part) in [
         ("verbal >= 4", "verbal = \"assert\", compared with 4"),
@@ -90,6 +107,9 @@ fn what_cannot_be_compared_or_read_says_why() {
         ("(label == \"cw\"", "a parenthesis is not closed"),
         ("label == \"cw\" && ", "the end where a field's name"),
         ("label < \"cw\"", "texts have no order"),
+        ("`label == \"cw\"", "a field's name in backticks is not closed"),
+        ("`` == \"cw\"", "'``' where a field's name"),
+        ("a b == 1", "'b' where && or ||"),
         ("correct > true", "have no order"),
         ("4 <= scores.b", "'4' where a field's name"),
         ("label == \"a\" label", "'label' where && or ||"),
