@@ -34,7 +34,11 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
         (Some(sweep), _) => (sweep.path(), sweep.answers()),
         (None, path) => (path.as_deref().expect("clap asks for items or a sweep"), &read[..]),
     };
-    ensure!(!items.is_empty(), "there is nothing to judge: every answer of {} is empty", items_path.display());
+    ensure!(
+        !items.is_empty(),
+        "there is nothing to judge: every answer of {} is empty, or ends within a thought",
+        items_path.display()
+    );
     let prompts = JudgePrompts::read(args.prompts.as_deref(), &tasks, &args.axes)?;
     let (key, note) = ApiKey::from_vars(args.key_env.as_deref(), &endpoint, |name| std::env::var_os(name))?;
     let judging = JudgeRun {

@@ -35,7 +35,7 @@ pub(crate) fn too_few(
     labels: &[Option<String>],
 ) -> StudyError {
     let counts = label_counts(labels).into_iter().map(|(label, n)| format!("{label} {n}"));
-    let labels = counts.collect::<Vec<_>>().join(", ");
+    let labels = if labels.is_empty() { "none".into() } else { counts.collect::<Vec<_>>().join(", ") };
     StudyError::Cohort { name: name.into(), condition: holds.to_string(), found, needed, labels }
 }
 

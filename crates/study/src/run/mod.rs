@@ -122,7 +122,10 @@ pub fn run(
 
     let base = study.generate(&mut items, progress)?;
     let answered = study.answered(&items, &base)?;
-    let attribution = study.attribute(&answered, &base, progress)?;
+    let attribution = study.attribute(&answered, &base, progress).inspect_err(|_| {
+        // No report will hold them, and they may be why: answers that say nothing have no label.
+        study.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
+    })?;
     // All items, including those with an empty answer: which answers are empty is an outcome of the sweep.
     let swept = study.sweep(&items, &attribution, progress)?;
     let Study { run, mut warnings, .. } = study;
