@@ -248,6 +248,44 @@ fn few_features_name_training_items_and_no_units() {
     lab.write("gate.toml", format!("name = 'few'\n[train]\n{set}[fresh]\n{set}"));
     let (_, err) = lab.ends(2, "falsify gate.toml --out run");
     assert!(err.contains("the very features of a training item"), "{err}");
+    // Copies of an item, each taken for one: numbers that are no counts are hardly equal by chance.
+    let mut npz = Npz::default();
+    let x = |at: usize| ((at / 10 * 2 + at % 2) as f32).sin();
+    npz.add("X", Array::F32(vec![80, 2], (0..160).map(x).collect()));
+    npz.add("y", Array::counts((0..80).map(|at: usize| at / 5 % 2)));
+    npz.add("of", Array::counts((0..80).map(|at: usize| at / 5)));
+    npz.save(&lab.path("copies.npz")).unwrap();
+    let fit = "probe fit --features copies.npz:X --labels copies.npz:y --shuffles 99";
+    let told = "80 of 80 items have the very features of another; with fewer than 8 features";
+    let (_, err) = lab.ends(0, &format!("{fit} --out copies"));
+    assert!(err.contains(told), "{err}");
+    let (_, err) = lab.ends(0, &format!("{fit} --groups copies.npz:of --out grouped"));
+    assert!(!err.contains(told) && err.contains("those of 16 units"), "{err}");
+}
+
+/// Items that a probe was fitted on are no test of it in another width, or computed once more, either; and copies of one item are one.
+#[test]
+fn items_are_recognised_after_rounding() {
+    let lab = fitted(0.0, 0.0);
+    let train = Npz::read(&lab.path("train.npz")).unwrap();
+    let Some(Array::F32(shape, x)) = train.get("X") else { panic!("features in f32") };
+    let wide: Vec<f64> = x.iter().enumerate().map(|(at, &x)| f64::from(x) * (1.0 + 1e-6 * (at as f64).sin())).collect();
+    let mut again = Npz::default();
+    again.add("X", Array::F64(shape.clone(), wide.clone()));
+    again.save(&lab.path("again.npz")).unwrap();
+    let (_, err) = lab.ends(0, "probe eval probe --features again.npz:X --labels train.npz:coverage>=0.5");
+    assert!(err.contains("80 of 80 items are among those that the probe was fitted on"), "{err}");
+    let set = |name: &str| format!("features = '{name}.npz:X'\nlabels = 'train.npz:coverage>=0.5'\n");
+    lab.write("gate.toml", format!("name = 'again'\n[train]\n{}[fresh]\n{}", set("train"), set("again")));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("80 items of") && err.contains("the features of a training item, but for rounding"), "{err}");
+    let both: Vec<f64> = x.iter().map(|&x| f64::from(x)).chain(wide).collect();
+    let mut twice = Npz::default();
+    twice.add("X", Array::F64(vec![2 * shape[0], shape[1]], both));
+    twice.add("y", Array::counts((0..2 * shape[0]).map(|at| at % 3 % 2)));
+    twice.save(&lab.path("twice.npz")).unwrap();
+    let (_, err) = lab.ends(0, "probe fit --features twice.npz:X --labels twice.npz:y --shuffles 0 --out twice");
+    assert!(err.contains("160 of 160 items share their prompt or all their features with another"), "{err}");
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! How well scores rank one class above the other.
 
-use statrs::distribution::{ContinuousCDF, Normal};
-
 use crate::{
     bootstrap::{Range, draw},
     paired::{CONFIDENCE, t_quantile},
     permute::group_sizes,
     rank::ranks,
     summary::{mean, quantile, variance},
-    units::{are_alone, by_group, class_freedom},
+    units::{alone, are_alone, by_group, class_freedom},
 };
 
 /// Area under the ROC curve: the chance that a score of the true class lies above one of the other, ties counting half (Mann and
@@ -36,23 +34,16 @@ pub struct Delong {
     pub range: Range,
 }
 
-/// The AUC with DeLong's interval, by midranks (Sun and Xu 2014).
+/// The AUC with DeLong's interval, by midranks (Sun and Xu 2014), and with Student's t for one degree of freedom less than the smaller class
+/// has items: the error is known from those few. With the normal distribution's, intervals hold a truth of 0.5 in 0.75, 0.86 and 0.91 of
+/// samples for 2, 3 and 5 items beside 95; with Student's in 1.00, 0.98 and 0.97.
 pub fn delong(scores: &[f64], labels: &[bool]) -> Delong {
-    let value = auc(scores, labels);
-    if value.is_nan() {
-        return Delong { value, se: value, range: Range { low: value, high: value } };
-    }
-    let (a, b) = placements(scores, labels);
-    let se = (variance(&a) / a.len() as f64 + variance(&b) / b.len() as f64).sqrt();
-    if se == 0.0 {
-        return Delong { value, se, range: Range { low: f64::NAN, high: f64::NAN } };
-    }
-    Delong { value, se, range: on_logit_scale(value, se, z()) }
+    clustered_delong(scores, labels, &alone(labels.len()))
 }
 
 /// `value ± by · se` on the scale of log odds, where an AUC has no ends; the delta method carries the error over (Pepe 2003, The
-/// Statistical Evaluation of Medical Tests, 5.2). For 10 and 60 items at 0.80 it holds the truth in 0.93 of samples, where
-/// `value ± by · se` does in 0.89 and lies above it in 0.10; for 12 and 12 at 0.94 in 0.97, not 0.88.
+/// Statistical Evaluation of Medical Tests, 5.2). For 10 and 60 items at 0.80 it holds the truth in 0.96 of samples, where
+/// `value ± 1.96 · se` does in 0.89 and lies above it in 0.10; for 12 and 12 at 0.94 in 0.99, not 0.88.
 fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
     let odds = (value / (1.0 - value)).ln();
     let error = by * se / (value * (1.0 - value));
@@ -64,20 +55,32 @@ fn on_logit_scale(value: f64, se: f64, by: f64) -> Range {
 /// units' sums, by the theory of Obuchowski (1997), each taken without its unit's pull on the mean (the jackknife's, CR3); the interval is
 /// Student's, for as many units of one size as those of either class are worth at least. With the plain variance and the number of units,
 /// intervals miss the truth in 16 % of samples where two units have 28 of a class's 38 items. NaN where the units of a class are worth less
-/// than two. DeLong's where every item is a unit of its own. `unit` is that of each item. Panics unless there is one per item.
+/// than two. It is [`delong`]'s where every item is a unit of its own. `unit` is that of each item. Panics unless there is one per item.
 pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delong {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels);
-    if value.is_nan() || are_alone(unit) {
-        return delong(scores, labels);
+    if value.is_nan() {
+        return Delong { value, se: value, range: NONE };
     }
-    let Delong { se, range, .. } = clustered(value, placements(scores, labels), labels, unit);
-    let by = (range.high - value) / se;
-    Delong { value, se, range: on_logit_scale(value, se, by) }
+    let se = error_of(value, placements(scores, labels), labels, unit);
+    let range = t_of(se, labels, unit).map_or(NONE, |t| on_logit_scale(value, se, t));
+    Delong { value, se, range }
 }
 
-/// A mean over both classes of their items' placements, with the error of sums over units.
-fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], unit: &[usize]) -> Delong {
+/// The range of what has no errors to judge by.
+const NONE: Range = Range { low: f64::NAN, high: f64::NAN };
+
+/// How many standard errors to either side Student's 95 % interval reaches, for as many units as those of either class are worth at least;
+/// none where there is no error, or units of a class are worth less than two.
+fn t_of(se: f64, labels: &[bool], unit: &[usize]) -> Option<f64> {
+    class_freedom(labels, unit).filter(|_| se > 0.0 && se.is_finite()).map(t_quantile)
+}
+
+/// The standard error of the mean over both classes of their items' placements: of items where each is a unit, of sums over units otherwise.
+fn error_of(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], unit: &[usize]) -> f64 {
+    if are_alone(unit) {
+        return (variance(&of_a) / of_a.len() as f64 + variance(&of_b) / of_b.len() as f64).sqrt();
+    }
     let kinds = by_group(unit, |item| labels[item]);
     // What each item adds to the error, in the order of the items.
     let share = |placed: Vec<f64>| {
@@ -103,11 +106,7 @@ fn clustered(value: f64, (of_a, of_b): (Vec<f64>, Vec<f64>), labels: &[bool], un
         var_b += b * b * (units_b - 1.0) / units_b;
         covariance += a * b * (both - 1.0) / both;
     }
-    let se = (var_a + var_b + 2.0 * covariance).sqrt();
-    let none = Delong { value, se, range: Range { low: f64::NAN, high: f64::NAN } };
-    let Some(freedom) = class_freedom(labels, unit).filter(|_| se > 0.0 && se.is_finite()) else { return none };
-    let t = t_quantile(freedom);
-    Delong { value, se, range: Range { low: value - t * se, high: value + t * se } }
+    (var_a + var_b + 2.0 * covariance).sqrt()
 }
 
 /// By how much one score ranks the same items better than others do on average, with DeLong's interval for paired curves; an average
@@ -119,7 +118,7 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
     let count = others.len() as f64;
     let value = auc(scores, labels) - others.iter().map(|other| auc(other.as_ref(), labels)).sum::<f64>() / count;
     if value.is_nan() {
-        return Delong { value, se: value, range: Range { low: value, high: value } };
+        return Delong { value, se: value, range: NONE };
     }
     let (mut a, mut b) = placements(scores, labels);
     let less = |x: &mut [f64], y: &[f64]| x.iter_mut().zip(y).for_each(|(x, y)| *x -= y / count);
@@ -128,12 +127,9 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
         less(&mut a, &other_a);
         less(&mut b, &other_b);
     }
-    if !are_alone(unit) {
-        return clustered(value, (a, b), labels, unit);
-    }
-    let se = (variance(&a) / a.len() as f64 + variance(&b) / b.len() as f64).sqrt();
-    let none = Range { low: f64::NAN, high: f64::NAN };
-    Delong { value, se, range: if se > 0.0 { normal_range(value, se) } else { none } }
+    let se = error_of(value, (a, b), labels, unit);
+    let range = t_of(se, labels, unit).map_or(NONE, |t| Range { low: value - t * se, high: value + t * se });
+    Delong { value, se, range }
 }
 
 /// The fewest units of a class for an interval by resampling: with two, it would hold the truth in only two of three cases.
@@ -144,14 +140,13 @@ const LEAST_UNITS: usize = 4;
 /// and where units have several items and a class has fewer than four units, or units that are worth less than two of one size.
 pub fn bootstrap_auc(scores: &[f64], labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Range {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
-    let none = Range { low: f64::NAN, high: f64::NAN };
     let kinds = by_group(unit, |item| labels[item]);
     let [of_a, of_both, of_b] = kinds.each_ref().map(Vec::len);
     let least = if of_a + of_both + of_b == labels.len() { 2 } else { LEAST_UNITS };
     let few = (of_a + of_both).min(of_both + of_b) < least;
     let uneven = !are_alone(unit) && class_freedom(labels, unit).is_none();
     if count == 0 || auc(scores, labels).is_nan() || few || uneven {
-        return none;
+        return NONE;
     }
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&i, &j| scores[i].total_cmp(&scores[j]));
@@ -197,19 +192,12 @@ fn placements(scores: &[f64], labels: &[bool]) -> (Vec<f64>, Vec<f64>) {
     (a, b)
 }
 
-fn normal_range(value: f64, se: f64) -> Range {
-    Range { low: value - z() * se, high: value + z() * se }
-}
-
-/// How many standard errors to either side hold 95 % of a normal distribution.
-fn z() -> f64 {
-    Normal::standard().inverse_cdf(f64::midpoint(1.0, CONFIDENCE))
-}
-
 #[cfg(test)]
 mod tests {
+    use statrs::distribution::{ContinuousCDF, Normal};
+
     use super::*;
-    use crate::{laws::normal_table, units::alone};
+    use crate::laws::normal_table;
 
     #[test]
     fn ties_count_half_and_one_class_has_none() {
@@ -283,11 +271,13 @@ mod tests {
         }
     }
 
-    /// The same for small classes that are well told apart. Intervals must also not lie above the truth far more often than below
-    /// it: the former flatters a probe.
+    /// The same for small classes, and those that are well told apart. Intervals must also not lie above the truth far more often than
+    /// below it: the former flatters a probe.
     #[test]
     fn intervals_of_small_classes_do_not_flatter() {
-        for (n_a, n_b, truth) in [(10, 10, 0.76), (10, 60, 0.80), (12, 12, 0.94), (40, 40, 0.92)] {
+        let few = [(2, 98, 0.5), (3, 97, 0.8), (5, 95, 0.5), (5, 95, 0.8)];
+        for (n_a, n_b, truth) in few.into_iter().chain([(10, 10, 0.76), (10, 60, 0.80), (12, 12, 0.94), (40, 40, 0.92)])
+        {
             let apart = std::f64::consts::SQRT_2 * Normal::standard().inverse_cdf(truth);
             let (sets, mut above, mut below) = (1000, 0, 0);
             for set in 0..sets {
@@ -299,8 +289,8 @@ mod tests {
                 below += usize::from(high < truth);
             }
             println!("{n_a} and {n_b} at {truth}: {above} of {sets} lie above it, {below} below");
-            // Measured: 14, 46, 0 and 24 in a thousand above; on the scale of the AUC itself, 80, 101, 124 and 81.
-            assert!(above < 70 && below < 70, "{n_a} and {n_b} at {truth}: {above} and {below} of {sets}");
+            // Measured: at most 25 in a thousand above and 23 below; of the first four with the normal distribution, 44 to 138 above.
+            assert!(above < 45 && below < 45, "{n_a} and {n_b} at {truth}: {above} and {below} of {sets}");
         }
     }
 
@@ -316,9 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn units_of_one_item_are_items() {
-        let (scores, labels, _) = of_units(3, [0, 10, 0]);
-        assert_eq!(clustered_delong(&scores, &labels, &alone(50)), delong(&scores, &labels));
+    fn a_class_in_one_unit_has_no_interval() {
         let one_unit_of_a = clustered_delong(&[3.0, 1.0, 2.0, 0.5], &[true, true, false, false], &[0, 0, 1, 2]);
         assert!(one_unit_of_a.range.low.is_nan() && one_unit_of_a.value == 0.75);
         assert!(bootstrap_auc(&[3.0, 1.0, 2.0, 0.5], &[true, true, false, false], &[0, 0, 1, 2], 9, 0).low.is_nan());

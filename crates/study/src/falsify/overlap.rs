@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Overlap, view::Texts};
-use crate::{Result, StudyError, probe::ProbeSet, text::some_of};
+use crate::{
+    Result, StudyError,
+    probe::{Likeness, ProbeSet},
+    text::some_of,
+};
 
 /// Share of common word triples above which two prompts are nearly the same.
 const NEAR: f64 = 0.8;
@@ -14,9 +18,10 @@ const UNSPACED: usize = 12;
 /// Most examples that an error names.
 const NAMED: usize = 3;
 
-/// What identifies the items of a set: hashes of their features and, as far as prompts are known, their hashes and texts.
+/// What identifies the items of a set: their features and, as far as prompts are known, their hashes and texts.
 pub(crate) struct Prompts {
     rows: Vec<u64>,
+    likeness: Option<Likeness>,
     hashes: Option<Vec<String>>,
     groups: Option<Vec<Option<String>>>,
     texts: Option<Vec<String>>,
@@ -26,7 +31,14 @@ impl Prompts {
     /// From the set, with the texts of its items if there are any.
     pub(crate) fn of(of: &Texts<'_>) -> Self {
         let texts = of.items.as_ref().map(|items| items.iter().map(|item| item.prompt_key()).collect());
-        Self { rows: of.set.row_hashes(), hashes: of.set.prompts.clone(), groups: of.set.groups.clone(), texts }
+        let likeness = Likeness::of(&of.set.x, of.set.features);
+        Self {
+            rows: of.set.row_hashes(),
+            likeness,
+            hashes: of.set.prompts.clone(),
+            groups: of.set.groups.clone(),
+            texts,
+        }
     }
 }
 
@@ -36,9 +48,15 @@ impl Prompts {
 /// If a fresh item is, or nearly is, a training item; the error names some.
 pub(crate) fn compare(train: &Prompts, (set, fresh): (&ProbeSet, &Prompts)) -> Result<Overlap> {
     let known: BTreeSet<&u64> = train.rows.iter().collect();
-    let seen = set.ids.iter().zip(&fresh.rows).filter(|(_, row)| known.contains(row));
-    let seen: Vec<String> = seen.map(|(id, _)| format!("'{id}'")).collect();
-    refuse(set, &seen, "the very features of a training item")?;
+    let named = |held: Vec<bool>| -> Vec<String> {
+        (0..held.len()).filter(|&at| held[at]).map(|at| format!("'{}'", set.ids[at])).collect()
+    };
+    let seen = fresh.rows.iter().map(|row| known.contains(row)).collect();
+    refuse(set, &named(seen), "the very features of a training item")?;
+    // A row of another width fits no probe, which is said elsewhere.
+    if let Some(likeness) = train.likeness.as_ref().filter(|likeness| likeness.features() == set.features) {
+        refuse(set, &named(likeness.holds(&set.x)), "the features of a training item, but for rounding")?;
+    }
     let by_prompt = match (&train.hashes, &fresh.hashes) {
         (Some(train), Some(fresh_hashes)) => {
             let known: BTreeSet<&String> = asked(train).collect();

@@ -1,7 +1,8 @@
 //! `probe.safetensors`: a probe, and everything that says what it is.
 //!
 //! Tensors in f64: `mean`, `scale` `[d]`, `coef` `[C, d]`, `intercept` and `c` `[C]`. In u64: `rows` `[n]`, names of the rows that
-//! it was fitted on, and, where they are known, `prompts` `[n]`, names of their prompts. Coefficients are for scaled features:
+//! it was fitted on, and, where they are known, `prompts` `[n]`, names of their prompts. Of at least eight features also, in f64, what rows
+//! are recognised by after rounding: `centre`, `spread` `[d]`, `sketches`, `halves` `[n, 8]`. Coefficients are for scaled features:
 //! `p = 1 / (1 + exp(-(coef · (x - mean) / scale + intercept)))`. The metadata holds `probe`, [`ProbeMeta`] as JSON.
 
 use std::{
@@ -17,7 +18,8 @@ use safetensors::{Dtype, SafeTensors, View};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Probe, ProbeMeta,
+    Likeness, Probe, ProbeMeta,
+    likeness::{SUMS, Sketch},
     set::{other_width, row_hashes},
 };
 use crate::{
@@ -86,6 +88,14 @@ impl Probe {
         if !self.prompt_names.is_empty() {
             tensors.push(("prompts", names(&self.prompt_names)));
         }
+        if let Some(of) = &self.likeness {
+            let rows = |name, sketches: &[Sketch]| {
+                (name, floats(vec![sketches.len(), SUMS], &mut sketches.iter().flatten().copied()))
+            };
+            tensors.push(("centre", floats(vec![d], &mut of.centre.iter().copied())));
+            tensors.push(("spread", floats(vec![d], &mut of.spread.iter().copied())));
+            tensors.extend([rows("sketches", &of.sketches), rows("halves", &of.halves)]);
+        }
         let meta = serde_json::to_string(&self.meta).expect("plain data has a JSON form");
         let metadata = HashMap::from([(META.to_string(), meta)]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).expect("the shapes hold the values");
@@ -135,7 +145,20 @@ impl Probe {
         };
         let row_hashes = names("rows")?;
         let prompt_names = if tensors.tensor("prompts").is_ok() { names("prompts")? } else { Vec::new() };
-        Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, prompt_names, meta }, path))
+        let likeness = if tensors.tensor("sketches").is_ok() {
+            let rows = |name: &str| -> Result<Vec<Sketch>> {
+                Ok(floats(name)?.chunks_exact(SUMS).map(|row| row.try_into().expect("a row of sums")).collect())
+            };
+            let (centre, spread) = (floats("centre")?, floats("spread")?);
+            let of = Likeness { centre, spread, sketches: rows("sketches")?, halves: rows("halves")? };
+            if [of.centre.len(), of.spread.len()] != [d; 2] || of.sketches.len() != of.halves.len() {
+                return Err(wrong("its shapes do not fit each other".into()));
+            }
+            Some(of)
+        } else {
+            None
+        };
+        Ok((Self { scaler: Scaler { mean, scale }, fits, row_hashes, likeness, prompt_names, meta }, path))
     }
 
     /// Which of these rows it was fitted on, by their features or, as far as they are known, the hashes of their prompts.
@@ -144,7 +167,10 @@ impl Probe {
         let (rows, asked) = (set(&self.row_hashes), set(&self.prompt_names));
         let prompts = prompt_names(prompts);
         let answered = |at: usize| prompts.get(at).is_some_and(|name| name.is_some_and(|name| asked.contains(&name)));
-        row_hashes(x, features).iter().enumerate().map(|(at, name)| rows.contains(name) || answered(at)).collect()
+        let alike = self.likeness.as_ref().map(|likeness| likeness.holds(x)).unwrap_or_default();
+        let is_alike = |at: usize| alike.get(at).copied().unwrap_or_default();
+        let known = |(at, name): (usize, &u64)| rows.contains(name) || is_alike(at) || answered(at);
+        row_hashes(x, features).iter().enumerate().map(known).collect()
     }
 
     /// Probabilities of the positive class under the fit at this place.

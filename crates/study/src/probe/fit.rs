@@ -6,7 +6,7 @@ use headtemper_stats::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
+use super::{Likeness, MeasureOptions, Measured, Origin, ProbeSet, file::prompt_names};
 use crate::{
     Progress, Result, StudyError,
     significance::{LEVEL, check_count, told_fixed},
@@ -67,6 +67,8 @@ pub struct Probe {
     pub fits: Vec<Logistic>,
     /// Names of the rows that it was fitted on, by which it recognises them.
     pub row_hashes: Vec<u64>,
+    /// What it recognises them by where they were rounded; none where features are few, and in probes of earlier versions.
+    pub likeness: Option<Likeness>,
     /// Names of the prompts that these rows answer, as far as known.
     pub prompt_names: Vec<u64>,
     /// What the probe is.
@@ -241,7 +243,8 @@ pub fn fit(set: &ProbeSet, options: &FitOptions, stage: &str, progress: &mut dyn
     };
     let (row_hashes, prompt_names) =
         (set.row_hashes(), prompt_names(set.prompts.as_deref()).into_iter().flatten().collect());
-    Ok(Fitted { probe: Probe { scaler, fits, row_hashes, prompt_names, meta }, out_of_fold, fold_of, notes })
+    let likeness = Likeness::of(&set.x, set.features);
+    Ok(Fitted { probe: Probe { scaler, fits, row_hashes, likeness, prompt_names, meta }, out_of_fold, fold_of, notes })
 }
 
 /// The fold of each item, how many there are, and the units that were dealt out whole, where items share any.

@@ -9,13 +9,11 @@ use headtemper_stats::{check_finite, class_worth};
 use sha2::{Digest, Sha256};
 
 use super::{
-    ColumnSource, FeatureSource, LabelSource, MatchedBy, Origin, Place,
+    ColumnSource, FeatureSource, LabelSource, Likeness, MatchedBy, Origin, Place,
+    likeness::NAMING,
     read::{self, Cell, Column, Table},
 };
 use crate::{Result, StudyError, confounds::Truncation, items::units::joined, store::digest::hex, text::count};
-
-/// The fewest features by which two equal rows of a set count as one item: fewer may be equal by chance, as lengths are.
-const NAMING: usize = 8;
 
 /// Below this many items of a class, an AUC says little.
 const FEW: usize = 10;
@@ -105,7 +103,30 @@ impl ProbeSet {
                 count(units, "unit")
             ));
         }
+        let again = self.again();
+        if 2 * again > self.labels.len() {
+            out.push(format!(
+                "{again} of {} items have the very features of another; with fewer than {NAMING} features they are taken for items of \
+                 their own: if they are copies of one item, name it by --groups, since everything here then takes them for too many",
+                self.labels.len()
+            ));
+        }
         out
+    }
+
+    /// How many items have the features of one in another unit, as far as these are too few to name an item and yet no numbers of something,
+    /// such as lengths, which may well be equal.
+    fn again(&self) -> usize {
+        let are_counts = || self.x.iter().all(|x| x.fract() == 0.0);
+        if self.features >= NAMING || are_counts() {
+            return 0;
+        }
+        let names = self.row_hashes();
+        let mut units: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
+        for (&name, &unit) in names.iter().zip(&self.units) {
+            units.entry(name).or_default().insert(unit);
+        }
+        names.iter().filter(|name| units[name].len() > 1).count()
     }
 
     /// How many responses of either class were cut off, as far as that is known of any: a probe may read the end of an answer where it
@@ -313,7 +334,7 @@ impl FeatureRows {
             table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
         let responses: Option<Vec<String>> =
             table.responses.as_ref().map(|responses| rows.iter().map(|&row| responses[row].clone()).collect());
-        let names = if table.features < NAMING { Vec::new() } else { row_hashes(&x, table.features) };
+        let first = Likeness::of(&x, table.features).map(|likeness| likeness.first()).unwrap_or_default();
         let groups: Option<Vec<Option<String>>> =
             self.groups.as_ref().map(|groups| rows.iter().map(|&row| groups.values[row].clone()).collect());
         if let (Some(Groups { column, .. }), Some(values)) = (&self.groups, &groups)
@@ -324,7 +345,7 @@ impl FeatureRows {
         let keys = |at: usize| {
             let prompt = prompts.as_ref().map(|prompts| &prompts[at]).filter(|prompt| !prompt.is_empty());
             [
-                names.get(at).map(|name| (0, name.to_string())),
+                first.get(at).map(|first| (0, first.to_string())),
                 prompt.map(|prompt| (1, prompt.clone())),
                 groups.as_ref().and_then(|groups| groups[at].clone()).map(|group| (2, group)),
             ]
@@ -422,9 +443,12 @@ fn by_id(path: &Path, ids: &[String], column: &Column, of_labels: &[String]) -> 
     Ok(found)
 }
 
-/// A name for each row of row-major features: equal rows have the same name.
+/// A name for each row of row-major features: rows that are equal in f32 have the same name.
 pub(crate) fn row_hashes(x: &[f64], features: usize) -> Vec<u64> {
-    let of = |row: &[f64]| u64::from_le_bytes(hash_numbers(row)[..8].try_into().expect("a hash has 32 bytes"));
+    let of = |row: &[f64]| {
+        let stored: Vec<f64> = row.iter().map(|&x| f64::from(x as f32)).collect();
+        u64::from_le_bytes(hash_numbers(&stored)[..8].try_into().expect("a hash has 32 bytes"))
+    };
     x.chunks_exact(features).map(of).collect()
 }
 
