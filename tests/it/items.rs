@@ -89,7 +89,7 @@ fn several_lambdas_of_one_capture_are_refused_with_the_way_out() {
     items(&lab);
     let (_, err) = lab.ends(2, "capture --model M --items i.jsonl --plan L0H1 --lambda 1,0.5 --out c.npz");
     assert!(
-        err.contains("must be a number from -1000000 to 1000000; several λ take a call each, or temper sweep"),
+        err.contains("(in f32, where nothing else may become 1); several λ take a call each, or temper sweep"),
         "{err}"
     );
 }

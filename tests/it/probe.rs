@@ -263,6 +263,24 @@ fn few_features_name_training_items_and_no_units() {
     assert!(!err.contains(told) && err.contains("those of 16 units"), "{err}");
 }
 
+/// A probe that was changed where it was fitted is none.
+#[test]
+fn a_probe_that_was_changed_is_refused() {
+    let lab = fitted(1.2, 1.2);
+    let mut bytes = std::fs::read(lab.path("probe/probe.safetensors")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    lab.write("probe/probe.safetensors", &bytes);
+    let eval = "--features fresh.npz:X --labels fresh.json:labels";
+    let (_, err) = lab.ends(2, &format!("probe eval probe {eval}"));
+    assert!(
+        err.contains("is not the probe that was fitted here: its SHA-256 is") && err.contains("manifest.json"),
+        "{err}"
+    );
+    // Elsewhere it is a probe of its own.
+    lab.write("other.safetensors", &bytes);
+    lab.done(&format!("probe eval other.safetensors {eval}"));
+}
+
 /// Items that a probe was fitted on are no test of it in another width, or computed once more, either; and copies of one item are one.
 #[test]
 fn items_are_recognised_after_rounding() {

@@ -9,6 +9,8 @@ use headtemper_tests::{FAMILIES, golden_dir, golden_model, temper};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::lab::unchecked;
+
 /// A directory to run the program in; it holds `c.jsonl`, eight answered items, four of cohort `a` and four of `b`.
 struct Lab(TempDir);
 
@@ -144,7 +146,7 @@ fn scores_that_were_changed_are_refused() {
     let line = "--items c.jsonl --heads L3H2,L0H1 --lambda 0.5,0 --out s";
     lab.done(line);
     let text = lab.read("s/scores.jsonl");
-    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows = unchecked(&text);
     let refused = |rows: &[Value]| {
         lab.write("s/scores.jsonl", &rows.iter().map(|row| row.to_string() + "\n").collect::<String>());
         let output = lab.score("llama", line);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use crate::lab::{HEADS, LAYERS, Lab};
+use crate::lab::{HEADS, LAYERS, Lab, unchecked};
 
 fn items(lab: &Lab, count: usize) {
     let item = |i: usize| json!({"id": format!("q{i}"), "prompt": format!("Qui est {i} à {}?", i * i), "gold": ["a"]});
@@ -184,7 +184,7 @@ fn rows_of_one_key_that_differ_are_not_merged() {
     lab.done("merge m s1 s2");
     let (whole, second) = (lab.read("m/rows.jsonl"), lab.read("s2/rows.jsonl"));
     let line = second.lines().nth(1).unwrap();
-    let mut row: Value = serde_json::from_str(line).unwrap();
+    let mut row = unchecked(line).remove(0);
     row["response"] = json!("something else");
     let key = row["key"].as_str().unwrap().to_owned();
     let refused = |one: &str, other: &str| {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::lab::{HEADS, LAYERS, Lab, array, by_id, lines, prompts, row_set};
+use crate::lab::{HEADS, LAYERS, Lab, array, by_id, lines, prompts, row_set, unchecked};
 
 const SWEEP: &str = "sweep --model M --items q.jsonl --heads L0H1,L2H4 --max-new-tokens 12 --out out";
 
@@ -45,7 +45,8 @@ fn what_no_answer_can_reach_is_refused_at_once() {
         format!("{sweep} --heads L2H4 --positions window:200..210"),
         format!("{sweep} --dry-run --heads L2H4 --positions window:200..210"),
         "capture --model M --items q.jsonl --plan L2H4:0.5 --positions window:200..210 --out c.npz".into(),
-        "capture --model M --items q.jsonl --plan L2H4:0.5 --positions response --out c.npz --generate --max-new-tokens 1".into(),
+        "capture --model M --items q.jsonl --plan L2H4:0.5 --positions window:40..50 --out c.npz --generate --max-new-tokens 1".into(),
+        "sweep --model M --items q.jsonl --lambda 0.5 --heads L2H4 --positions response --out s --max-new-tokens 1".into(),
     ] {
         let (_, err) = lab.ends(2, &line);
         assert!(err.contains("the plan names L2H4 at") && err.contains("never fired"), "{line}: {err}");
@@ -81,7 +82,7 @@ fn a_count_that_no_plan_gives_is_refused() {
     lab.done(&format!("{SWEEP} --lambda 1,0.5"));
     let text = lab.read("out/rows.jsonl");
     for wrong in ["0", "7"] {
-        let mut rows = lines(&text);
+        let mut rows = unchecked(&text);
         for row in rows.iter_mut().filter(|row| row["variant"] != "base") {
             row["fired"] = wrong.parse::<u64>().unwrap().into();
         }
@@ -104,7 +105,16 @@ fn rows_that_were_changed_are_refused() {
     let sweep = format!("{SWEEP} --lambda 1,0.5");
     lab.done(&sweep);
     let text = lab.read("out/rows.jsonl");
-    let rows = lines(&text);
+    // A check of each line says so of any field.
+    let mut rows = lines(&text);
+    rows[4]["response"] = json!("another");
+    lab.write_lines("out/rows.jsonl", rows);
+    for line in [&sweep, "judge --sweep out --endpoint http://127.0.0.1:9 --judge-model m --tasks delivery --out j"] {
+        let (_, err) = lab.ends(2, line);
+        assert!(err.contains("line 5 is no row: it was changed after it was written, as its check says"), "{err}");
+    }
+    // In lines of earlier versions, which have none, what they say must fit.
+    let rows = unchecked(&text);
     let changed = |field: &str, value: Value| {
         let mut row = rows[4].clone();
         row[field] = value;
@@ -183,7 +193,7 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
             assert_eq!(row[key], expected[key], "{variant} {key}");
         }
         assert_eq!(row["key"].as_str().unwrap().len(), 32);
-        assert_eq!(row.as_object().unwrap().len(), shared.len() + 3, "a row has no other fields");
+        assert_eq!(row.as_object().unwrap().len(), shared.len() + 4, "a row has no other fields");
         // The heads of the plan read every token except the last of a cut-off answer.
         let heads = match variant {
             "base" => 0,

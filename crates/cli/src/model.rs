@@ -56,7 +56,11 @@ pub(crate) fn open_choice(choice: &ModelChoice) -> Result<Engine> {
 
 /// Refuses a place for results that is a file or leads nowhere, before a model is opened.
 pub(crate) fn check_out(dir: &Path) -> Result<()> {
-    anyhow::ensure!(!dir.is_file(), "cannot write into {}: it is a file; give a directory", dir.display());
+    anyhow::ensure!(
+        !dir.exists() || dir.is_dir(),
+        "cannot write into {}: it is a file; give a directory",
+        dir.display()
+    );
     if let Ok(to) = dir.read_link() {
         anyhow::ensure!(
             dir.exists(),

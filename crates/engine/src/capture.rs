@@ -145,6 +145,9 @@ impl Engine {
                 allowed: "1, or as many as there are items",
             });
         }
+        for (at, item) in items.iter().enumerate() {
+            self.of_vocabulary(|| name(at), &item.ids)?;
+        }
         match items.iter().position(|item| request.keep.pool.of(item).is_none()) {
             Some(item) => Err(EngineError::NoResponse(name(item))),
             None => Ok(()),

@@ -251,19 +251,30 @@ impl Engine {
     /// # Errors
     /// As [`Engine::encode`].
     pub fn checked(&self, what: &str, encoded: Encoded) -> Result<Encoded> {
-        let (tokens, context, vocab) = (encoded.ids.len(), self.spec().context, self.spec().vocab);
+        let (tokens, context) = (encoded.ids.len(), self.spec().context);
         if tokens == 0 {
             return Err(EngineError::Empty(what.into()));
         }
         if tokens > context {
             return Err(EngineError::TooLong { what: what.into(), tokens, context });
         }
-        if let Some(&id) = encoded.ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(EngineError::TokenId { what: what.into(), id, last: vocab - 1 });
+        self.of_vocabulary(|| what.into(), &encoded.ids)?;
+        if encoded.prompt_len > tokens {
+            let found = encoded.prompt_len.to_string();
+            return Err(EngineError::Setting { name: "prompt_len", found, allowed: "at most the number of tokens" });
         }
         // A response in the model's own tokens may hold such a one: the model wrote it, and read it by its own row.
         self.of_text(what, &encoded.ids[..encoded.prompt_len])?;
         Ok(encoded)
+    }
+
+    /// Refuses tokens that the model does not have: a GPU would read beside its embeddings.
+    pub(crate) fn of_vocabulary(&self, what: impl FnOnce() -> String, ids: &[u32]) -> Result<()> {
+        let vocab = self.spec().vocab;
+        match ids.iter().find(|&&id| id as usize >= vocab) {
+            Some(&id) => Err(EngineError::TokenId { what: what(), id, last: vocab - 1 }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses tokens that stand for an image, a video or a sound.

@@ -160,6 +160,13 @@ impl Keep {
         if self.last_n == 0 {
             return Err(EngineError::Setting { name: "last_n", found: "0".into(), allowed: "at least 1" });
         }
+        if self.pool == Pool::LastN(0) {
+            return Err(EngineError::Setting {
+                name: "the pool",
+                found: self.pool.to_string(),
+                allowed: "at least last:1",
+            });
+        }
         if self.mean_layers == Some(0) { Err(no_mean_of(0)) } else { Ok(()) }
     }
 

@@ -29,7 +29,7 @@ mod tokenizer;
 pub mod verify;
 
 pub use capture::{CaptureRequest, Captured};
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatTemplate, Message, THOUGHTS, opens_thought};
 pub use engine::{Engine, ModelChoice};
 pub use error::EngineError;
 pub use generate::{Event, FinishReason, GenerateOptions, Generated, Request};

@@ -74,6 +74,10 @@ impl HiddenCapture {
 }
 
 impl Tap for HiddenCapture {
+    fn named(&self) -> Vec<Site> {
+        self.wanted.clone()
+    }
+
     fn wants(&self, site: Site) -> bool {
         self.wanted.contains(&site)
     }

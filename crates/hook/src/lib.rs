@@ -32,7 +32,7 @@ mod words;
 pub use batch::{Batch, Recorded, Span};
 pub use capture::{HeadCapture, HiddenCapture, Recorder};
 pub use headtemper_kernels::HeadStats;
-pub use plan::{HeadList, HeadPlan, LAMBDAS, MadeFor, PlanError, check_lambda, is_lambda};
+pub use plan::{HeadList, HeadPlan, LAMBDAS, MadeFor, PlanError, check_lambda, is_lambda, lambda_of};
 pub use positions::Positions;
 pub use scale::{HeadScale, check_fired};
 pub use site::Site;

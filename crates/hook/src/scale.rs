@@ -187,6 +187,15 @@ impl HeadScale {
     pub fn check_fired(&self) -> std::result::Result<(), PlanError> {
         check_fired(&self.plans, &self.fired())
     }
+
+    /// The same for the plans at these places alone, where no row had the others.
+    ///
+    /// # Errors
+    /// Names the heads that never fired.
+    pub fn check_fired_in(&self, used: &BTreeSet<usize>) -> std::result::Result<(), PlanError> {
+        let fired = self.fired();
+        used.iter().try_for_each(|&at| check_fired(&self.plans[at..=at], &fired[at..=at]))
+    }
 }
 
 /// The count of a slot.

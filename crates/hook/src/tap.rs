@@ -17,6 +17,11 @@ pub trait Tap {
         Ok(())
     }
 
+    /// Sites that it is for, each of which the model must have: at one that is not there it would do nothing, in silence.
+    fn named(&self) -> Vec<Site> {
+        Vec::new()
+    }
+
     /// Whether the tap wants the tensor at this site.
     fn wants(&self, site: Site) -> bool;
 
@@ -70,6 +75,9 @@ impl<T: Tap + ?Sized> Tap for &mut T {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         (**self).begin(batch)
     }
+    fn named(&self) -> Vec<Site> {
+        (**self).named()
+    }
     fn wants(&self, site: Site) -> bool {
         (**self).wants(site)
     }
@@ -87,6 +95,9 @@ pub struct Tee<'a>(pub Vec<&'a mut dyn Tap>);
 impl Tap for Tee<'_> {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         self.0.iter_mut().try_for_each(|tap| tap.begin(batch))
+    }
+    fn named(&self) -> Vec<Site> {
+        self.0.iter().flat_map(Tap::named).collect()
     }
     fn wants(&self, site: Site) -> bool {
         self.0.iter().any(|tap| tap.wants(site))
@@ -110,6 +121,9 @@ impl Tap for Tee<'_> {
 pub struct OnSite<F>(pub Site, pub F);
 
 impl<F: FnMut(Tensor) -> Result<Tensor>> Tap for OnSite<F> {
+    fn named(&self) -> Vec<Site> {
+        vec![self.0]
+    }
     fn wants(&self, site: Site) -> bool {
         site == self.0
     }

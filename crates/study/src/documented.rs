@@ -15,6 +15,7 @@ use crate::{
     outcomes_of,
     report::fixture::disposition,
     score::{Nulls, ScoreRow, Scores, map, plan::Beside},
+    store::rows::as_written,
     sweep::{csv::sweep_csv, files::write_lambda},
 };
 
@@ -125,7 +126,7 @@ fn outcomes() -> Outcomes {
 
 #[test]
 fn fields_of_a_sweep() {
-    check_object("rows.jsonl", &json!(row("base", 0, 0, true)));
+    check_object("rows.jsonl", &as_written(&row("base", 0, 0, true)));
     let outcomes = outcomes();
     let value = json!(outcomes);
     check_object("sweep.json", &value);
@@ -184,7 +185,7 @@ fn fields_of_a_map() {
         "kl": 0.0, "agree": 1, "fired": 1});
     // `ScoreRow` refuses unknown fields and requires all of its own, so these are all there are.
     let row: ScoreRow = serde_json::from_value(row).unwrap();
-    check_object("scores.jsonl", &json!(row));
+    check_object("scores.jsonl", &as_written(&row));
     let dir = tempfile::tempdir().unwrap();
     scores.save(&run_dir(dir.path()), "{}", map.contrast.as_ref()).unwrap();
     check_npz("scores.npz", &dir.path().join("scores.npz"));
@@ -230,7 +231,7 @@ fn fields_of_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = run_dir(dir.path());
     run.note("identity", &identity).unwrap();
-    run.note("probe_sha256", "p").unwrap();
+    run.note(crate::probe::PROBE_SHA256, "p").unwrap();
     let read = |name: &str| -> Value {
         serde_json::from_str(&std::fs::read_to_string(dir.path().join(name)).unwrap()).unwrap()
     };

@@ -324,6 +324,24 @@ fn a_refused_number_leaves_no_directory() {
 fn a_limit_may_be_as_large_as_it_likes() {
     let bench = Bench::new();
     bench.done("generate --model M hi --max-new-tokens 18446744073709551615");
+    let all = "--model M --items q.jsonl --limit 1 --max-new-tokens 18446744073709551615";
+    bench.done(&format!("sweep {all} --heads L0H1 --lambda 0.5 --positions response --out s"));
+    bench.done(&format!("capture {all} --generate --plan L0H1:0.5 --positions response --heads none --out c.npz"));
+}
+
+/// f32 would make 1 of it: nothing would be touched, in silence.
+#[test]
+fn a_lambda_that_only_f64_tells_from_one_is_refused() {
+    let bench = Bench::new();
+    let in_f32 = "(in f32, where nothing else may become 1)";
+    bench.refused(
+        "generate --model M hi --plan L0H1:0.99999999",
+        &["lambda 0.99999999 of head L0H1 is not a number", in_f32, "hint: write 1, or"],
+    );
+    bench.refused("generate --model M hi --plan L0H1 --lambda 0.99999999", &[in_f32]);
+    bench.refused("sweep --model M --items q.jsonl --out s --heads L0H1 --lambda 0.5,1.00000001", &[in_f32]);
+    bench.done("generate --model M hi --plan L0H1:0.9999999999999999 --max-new-tokens 1");
+    bench.done("generate --model M hi --plan L0H1:0.999999 --max-new-tokens 1");
 }
 
 /// A range that runs backwards is an error, not an empty list.

@@ -77,7 +77,7 @@ fn directories_that_belong_to_others() {
         &hedged(),
         &answers.replace(":\"b\",\"gold", ":\"B\",\"gold"),
         "perhaps\n",
-        "items differ; the first that differs is 'b'",
+        "items differ; the first that differs is 'b', in its text or what is made of it (system message, template)",
     );
 
     fs::create_dir(bench.path("mine")).unwrap();

@@ -126,7 +126,7 @@ mod tests {
                 "sweep --model m --items i --out o --heads all --lambda 1,0.5,",
                 &[
                     "--lambda <LAMBDA,...>",
-                    "must be a number from -1000000 to 1000000; several have a comma between each two, such as 1,1,0.5",
+                    "(in f32, where nothing else may become 1); several have a comma between each two, such as 1,1,0.5",
                 ][..],
             ),
             (

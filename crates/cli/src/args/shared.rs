@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use headtemper_engine::{Engine, EngineError, ModelChoice, Sampling, StopRule, parse_bytes};
-use headtemper_hook::{LAMBDAS, Positions, is_lambda};
+use headtemper_hook::{LAMBDAS, Positions, lambda_of};
 use headtemper_model::{HoldAs, Products};
 use headtemper_study::{ItemsFrom, PlanSource, Predicate, ReadAs, Shard, StudyError};
 
@@ -260,7 +260,7 @@ fn one_lambda(text: &str) -> Result<f32, String> {
 
 /// A λ as it was typed, if it is one.
 pub(super) fn lambda(text: &str) -> Option<f32> {
-    text.trim().parse().ok().filter(|&lambda| is_lambda(lambda))
+    text.trim().parse().ok().and_then(lambda_of)
 }
 
 /// Which heads get which λ.

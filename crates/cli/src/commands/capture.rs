@@ -18,7 +18,12 @@ pub(crate) fn run(args: &Capture) -> Result<Done> {
     let answering = args.answers.answering()?;
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(parent) = parent {
-        anyhow::ensure!(parent.is_dir(), "cannot write {}: {} is no directory", args.out.display(), parent.display());
+        anyhow::ensure!(
+            parent.is_dir(),
+            "cannot write {}: {} is no directory\nhint: make it first",
+            args.out.display(),
+            parent.display()
+        );
     }
     anyhow::ensure!(!args.out.is_dir(), "cannot write {}: it is a directory; give a .npz file", args.out.display());
     let keep = Keep {

@@ -121,7 +121,7 @@ impl ChatTemplate {
     /// Refuses a request for thinking that the template cannot express.
     ///
     /// # Errors
-    /// If thinking is wanted and there is no switch for it. Without a switch, thinking is off anyway.
+    /// If thinking is wanted and there is no switch for it. Without a switch, thinking is off anyway, or [`Self::render`] refuses.
     pub fn check_thinking(&self, thinking: Option<bool>) -> Result<()> {
         if thinking != Some(true) || self.has_thinking_switch() {
             return Ok(());
@@ -134,8 +134,8 @@ impl ChatTemplate {
     /// model thinks first; with `None` its own default holds, which differs even between sizes of one model.
     ///
     /// # Errors
-    /// If the template refuses the conversation, uses a feature that minijinja lacks, or has no switch for the thinking
-    /// that is wanted.
+    /// If the template refuses the conversation, uses a feature that minijinja lacks, has no switch for the thinking that is wanted, or
+    /// opens a thought although none is wanted.
     pub fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
         self.check_thinking(thinking)?;
         let wrong = |why: String| EngineError::Template { path: self.path.clone(), why };
@@ -153,25 +153,40 @@ impl ChatTemplate {
         values.insert("documents", ().into());
         values.extend(thinking.map(|on| (SWITCH, on.into())));
         // A template that reverses an empty list makes minijinja 3.0.5 panic: treat that as a failed template too.
-        std::panic::catch_unwind(AssertUnwindSafe(|| template.render(values)))
+        let text = std::panic::catch_unwind(AssertUnwindSafe(|| template.render(values)))
             .map_err(|_| wrong("minijinja panicked".into()))?
-            .map_err(fail)
-    }
-
-    /// Like [`Self::render`], but refuses a system message that the template leaves out: answers without it would pass for
-    /// answers under it.
-    ///
-    /// # Errors
-    /// As [`Self::render`], and if the prompt does not hold the system message.
-    pub(crate) fn render_whole(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
-        let text = self.render(messages, thinking)?;
-        let unseen = |message: &Message| message.role == "system" && !text.contains(message.content.trim());
-        if messages.iter().any(unseen) {
-            let why = "it leaves the system message out, which the model would not see".into();
-            return Err(EngineError::Template { path: self.path.clone(), why });
+            .map_err(fail)?;
+        if thinking == Some(false) && opens_thought(&text) {
+            return Err(wrong("it opens a thought whatever it is told, so thinking cannot be off".into()));
         }
         Ok(text)
     }
+
+    /// Like [`Self::render`], but refuses a message that the template leaves out, as those of roles that it does not know: answers without it
+    /// would pass for answers to it. What the assistant said may be told otherwise, without its thoughts.
+    ///
+    /// # Errors
+    /// As [`Self::render`], and if the prompt does not hold a message of another than the assistant.
+    pub(crate) fn render_whole(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
+        let text = self.render(messages, thinking)?;
+        let unseen = |message: &Message| message.role != "assistant" && !text.contains(message.content.trim());
+        match messages.iter().position(unseen) {
+            None => Ok(text),
+            Some(at) => {
+                let role = &messages[at].role;
+                let why = format!("it leaves message {at} out (role '{role}'), which the model would not see");
+                Err(EngineError::Template { path: self.path.clone(), why })
+            }
+        }
+    }
+}
+
+/// What opens a thought and what ends it: in answers of Qwen3 and Qwen3.5, and of Gemma 4.
+pub const THOUGHTS: [(&str, &str); 2] = [("<think>", "</think>"), ("<|channel>", "<channel|>")];
+
+/// Whether a prompt ends within a thought, which the answer then goes on with.
+pub fn opens_thought(prompt: &str) -> bool {
+    THOUGHTS.iter().any(|(start, _)| prompt.trim_end().ends_with(start))
 }
 
 /// The text of a template: either a plain string, or the one named `default` in a list of named templates.
@@ -205,7 +220,7 @@ pub(crate) fn tokenizer_config(dir: &Path) -> Result<Value> {
     Ok(config)
 }
 
-/// A JSON file of a directory; `null` if it is absent.
+/// A JSON file of a directory, an object; `null` if it is absent.
 pub(crate) fn json_file(dir: &Path, name: &str) -> Result<Value> {
     let path = dir.join(name);
     if !path.exists() {
@@ -213,7 +228,10 @@ pub(crate) fn json_file(dir: &Path, name: &str) -> Result<Value> {
     }
     let fail = |why: String| EngineError::Tokenizer { path: dir.into(), why: format!("{name}: {why}") };
     let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
+    match serde_json::from_str(&text).map_err(|e| fail(e.to_string()))? {
+        object @ Value::Object(_) => Ok(object),
+        _ => Err(fail("it is not a JSON object".into())),
+    }
 }
 
 fn explain(error: &minijinja::Error) -> String {
@@ -269,7 +287,39 @@ mod tests {
         let all = "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}";
         assert_eq!(under(all), Ok("[Be brief.][Hi]".into()));
         let why = under("{{ messages[-1].content }}").unwrap_err();
-        assert!(why.contains("it leaves the system message out"), "{why}");
+        assert!(why.contains("it leaves message 0 out (role 'system')"), "{why}");
+        // A role that nobody knows, as a typo is.
+        let roles =
+            "{% for m in messages %}{% if m.role in ['user', 'system'] %}[{{ m.content }}]{% endif %}{% endfor %}";
+        let of = |role: &str| {
+            let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+            ChatTemplate::new(roles.into(), Special::default(), Path::new("m"))
+                .and_then(|t| t.render_whole(&[message("user", "Hi"), message(role, "Who?")], None))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(of("assistant"), Ok("[Hi]".into()), "a template may tell what it said otherwise");
+        assert!(of("human").unwrap_err().contains("it leaves message 1 out (role 'human')"));
+    }
+
+    #[test]
+    fn a_template_that_always_thinks_cannot_be_told_not_to() {
+        let always = "{{ messages[0].content }}<think>\n";
+        let with = |thinking| {
+            ChatTemplate::new(always.into(), Special::default(), Path::new("m"))
+                .and_then(|t| t.render(&[Message::user("Hi")], thinking))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(with(None), Ok("Hi<think>\n".into()));
+        assert!(with(Some(false)).unwrap_err().contains("it opens a thought whatever it is told"));
+    }
+
+    #[test]
+    fn what_is_no_object_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("special_tokens_map.json"), r#"{"bos_token": "<s>"}"#).unwrap();
+        std::fs::write(dir.path().join("tokenizer_config.json"), "[]").unwrap();
+        let error = tokenizer_config(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer_config.json: it is not a JSON object"), "{error}");
     }
 
     #[test]

@@ -160,8 +160,8 @@ impl Engine {
     /// Generates a continuation of every request and reports each as it is done, in the order they finish.
     ///
     /// On the CPU the result of a row depends only on its own request and plan: not on the other rows, on `max_rows` or memory,
-    /// nor on the number of threads. Returns how often each planned head fired. A head that never fired is an error, provided
-    /// that every plan was used and the requests are not part of a larger run; one that no row could reach is, before any row begins.
+    /// nor on the number of threads. Returns how often each planned head fired. A head of a plan that some request has is an error if it
+    /// never fired, unless the requests are part of a larger run; one that no row could reach is, before any row begins.
     ///
     /// # Errors
     /// If a plan does not fit the model, a request is empty or too long for the context or the memory, `on_event`
@@ -254,8 +254,8 @@ impl Engine {
         }
         let used: BTreeSet<usize> = requests.iter().map(|r| r.plan).collect();
         let fired = state.scale.fired();
-        if used.len() == fired.len() && !options.partial {
-            state.scale.check_fired()?;
+        if !options.partial {
+            state.scale.check_fired_in(&used)?;
         }
         Ok(fired)
     }

@@ -1,6 +1,6 @@
 //! How many rows run at once, and how much of their prompts a step reads: planned before anything runs.
 
-use headtemper_hook::{HeadPlan, PlanError};
+use headtemper_hook::HeadPlan;
 
 use super::{GenerateOptions, Request, starts::SharedStarts};
 use crate::{
@@ -95,20 +95,23 @@ impl Engine {
         request.ids.len().saturating_add(request.max_new_tokens).min(self.spec().context)
     }
 
+    /// The most tokens of a row that are read: all but the last one that it writes, and that one as well where what it leads to is kept
+    /// (`ending`).
+    pub fn most_read(&self, prompt: usize, max_new_tokens: usize, ending: bool) -> usize {
+        let all = prompt.saturating_add(max_new_tokens).min(self.spec().context);
+        if ending { all } else { all.saturating_sub(1).max(prompt) }
+    }
+
     /// Refuses a plan whose positions none of its rows can reach, however long they become: otherwise it would be known at the end only.
-    /// `ending`: whether the last token that is written is read as well, as where what it leads to is kept.
     pub(super) fn check_reach(&self, requests: &[Request], plans: &[HeadPlan], ending: bool) -> Result<()> {
         let mut reached = vec![None; plans.len()];
         for request in requests {
-            let read = self.most_tokens(request) - usize::from(!ending);
+            let read = self.most_read(request.ids.len(), request.max_new_tokens, ending);
             let touched = plans[request.plan].positions().touch(read, request.ids.len());
             *reached[request.plan].get_or_insert(false) |= touched;
         }
         let idle = plans.iter().zip(reached).find(|(plan, reached)| !plan.is_empty() && *reached == Some(false));
-        idle.map_or(Ok(()), |(plan, _)| {
-            let heads = plan.iter().map(|(at, _)| at).collect();
-            Err(PlanError::NeverFired { heads, positions: plan.positions() }.into())
-        })
+        idle.map_or(Ok(()), |(plan, _)| Err(plan.never_fired().into()))
     }
 
     fn check(&self, row: usize, request: &Request, plans: usize) -> Result<()> {
@@ -120,6 +123,7 @@ impl Engine {
         if tokens >= context {
             return Err(EngineError::TooLong { what, tokens, context });
         }
+        self.of_vocabulary(|| what.clone(), &request.ids)?;
         // A request for exactly this many tokens gets them all, or is refused.
         if request.stop == StopRule::Never && tokens + request.max_new_tokens > context {
             let what = format!("{what} with the {} tokens to write", request.max_new_tokens);

@@ -149,6 +149,9 @@ impl Engine {
         }
         request.lambdas.iter().try_for_each(|&lambda| check_lambda(request.heads[0], lambda))?;
         check_lambdas(request.lambdas)?;
+        for (at, item) in items.iter().enumerate() {
+            self.of_vocabulary(|| format!("item {at}"), &item.ids)?;
+        }
         match items.iter().position(|item| item.scored().is_empty()) {
             Some(item) => Err(EngineError::Empty(format!("the response of item {item}"))),
             None => Ok(()),

@@ -25,7 +25,7 @@ pub enum PlanError {
         /// The head.
         at: HeadRef,
         /// Its λ.
-        lambda: f32,
+        lambda: f64,
     },
     /// A head has no λ where one is needed.
     #[error("head {0} has no lambda")]
@@ -121,6 +121,9 @@ impl PlanError {
             Self::SomePositions(_) => Some("leave the positions out, or use the plan as a hook".into()),
             Self::PositionsTwice { .. } => Some("leave one of the two out".into()),
             Self::Empty => Some("list at least one head, or leave the plan out".into()),
+            Self::LambdaOutOfRange { lambda, .. } if (lambda - 1.0).abs() < 1.0 => {
+                Some("write 1, or a number that f32 tells from it, such as 0.999999".into())
+            }
             Self::LambdaOutOfRange { lambda, .. } if lambda.is_finite() => {
                 Some("norms square what they read, and f32 overflows there".into())
             }

@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::{HeadPlan, PlanError, check_lambda};
+use super::{HeadPlan, PlanError, check_lambda, lambda_of};
 use crate::{HeadKind, HeadRef, Named, Positions, in_words};
 
 /// Heads as a user lists them, each with or without a λ of its own. They become a [`HeadPlan`] or a sweep's head set.
@@ -26,7 +26,7 @@ pub struct HeadList {
 pub struct MadeFor {
     /// Its name.
     pub model: String,
-    /// SHA-256 over its weight files.
+    /// SHA-256 over its weight files; empty where the list names the model alone.
     pub weights_sha256: String,
 }
 
@@ -51,7 +51,7 @@ struct HeadV1 {
     #[serde(default)]
     kind: HeadKind,
     #[serde(default)]
-    lambda: Option<f32>,
+    lambda: Option<f64>,
 }
 
 /// The entries of a map as they are written, repeated keys included: a map type would silently drop one of two.
@@ -109,9 +109,10 @@ impl HeadList {
         match text.split_once(':') {
             None => Ok((text.parse()?, None)),
             Some((at, lambda)) => {
-                let lambda =
+                let number =
                     lambda.trim().parse().map_err(|_| syntax(text, "a head and its lambda, such as L7H6:0.5"))?;
-                Ok((at.parse()?, Some(lambda)))
+                let at = at.parse()?;
+                Ok((at, Some(lambda_at(at, number)?)))
             }
         }
     }
@@ -121,12 +122,16 @@ impl HeadList {
         if doc.schema != "heads/v1" {
             return Err(syntax(&doc.schema, "the schema name heads/v1"));
         }
-        let entry = |h: HeadV1| (HeadRef { layer: h.layer, head: h.head, kind: h.kind }, h.lambda);
+        let entry = |h: HeadV1| {
+            let at = HeadRef { layer: h.layer, head: h.head, kind: h.kind };
+            Ok((at, h.lambda.map(|number| lambda_at(at, number)).transpose()?))
+        };
         let positions = doc.positions.map(|text| text.parse()).transpose()?;
-        let made_for = doc
-            .weights_sha256
-            .map(|weights_sha256| MadeFor { model: doc.model.unwrap_or_else(|| "a model".into()), weights_sha256 });
-        Ok(Self { positions, made_for, ..Self::of(doc.heads.into_iter().map(entry).collect())? })
+        let made_for = (doc.weights_sha256.is_some() || doc.model.is_some()).then(|| MadeFor {
+            model: doc.model.unwrap_or_else(|| "a model".into()),
+            weights_sha256: doc.weights_sha256.unwrap_or_default(),
+        });
+        Ok(Self { positions, made_for, ..Self::of(doc.heads.into_iter().map(entry).collect::<Result<_, _>>()?)? })
     }
 
     fn from_map(text: &str) -> Result<Vec<(HeadRef, Option<f32>)>, PlanError> {
@@ -176,6 +181,11 @@ impl HeadList {
         let plan = HeadPlan::new(entries.collect::<Result<Vec<_>, PlanError>>()?)?;
         Ok(plan.at(self.positions.unwrap_or_default()))
     }
+}
+
+/// The λ of a head, as it was written.
+fn lambda_at(at: HeadRef, number: f64) -> Result<f32, PlanError> {
+    lambda_of(number).ok_or(PlanError::LambdaOutOfRange { at, lambda: number })
 }
 
 /// The error for JSON that is something else, with what serde says of it.

@@ -22,19 +22,29 @@ pub struct HeadPlan {
 }
 
 /// The values that λ may take, in words.
-pub const LAMBDAS: &str = "a number from -1000000 to 1000000";
+pub const LAMBDAS: &str = "a number from -1000000 to 1000000 (in f32, where nothing else may become 1)";
 
 /// Whether `lambda` is one of [`LAMBDAS`]. Norms square their inputs in f32, and from about 1e17 on those squares have no finite sum.
 pub fn is_lambda(lambda: f32) -> bool {
     lambda.abs() <= 1e6 // not true of NaN
 }
 
+/// The λ that is written as this number, if it is one. f32 must not make 1 of another: that head would be left untouched in silence.
+pub fn lambda_of(number: f64) -> Option<f32> {
+    let lambda = number as f32;
+    let becomes_one = lambda == 1.0 && (number - 1.0).abs() > F64_SUM;
+    (is_lambda(lambda) && !becomes_one).then_some(lambda)
+}
+
+/// A sum such as 0.7 + 0.2 + 0.1 is off by less than this from the 1 that is meant.
+const F64_SUM: f64 = 1e-12;
+
 /// Refuses a number that is not a λ ([`is_lambda`]).
 ///
 /// # Errors
 /// Names the head and λ.
 pub fn check_lambda(at: HeadRef, lambda: f32) -> Result<(), PlanError> {
-    if is_lambda(lambda) { Ok(()) } else { Err(PlanError::LambdaOutOfRange { at, lambda }) }
+    if is_lambda(lambda) { Ok(()) } else { Err(PlanError::LambdaOutOfRange { at, lambda: lambda.into() }) }
 }
 
 impl HeadPlan {
@@ -82,6 +92,11 @@ impl HeadPlan {
     /// If the plan does not touch every position.
     pub fn check_foldable(&self) -> Result<(), PlanError> {
         if self.positions == Positions::All { Ok(()) } else { Err(PlanError::SomePositions(self.positions)) }
+    }
+
+    /// The error for a run in which none of its heads was applied anywhere, or could be.
+    pub fn never_fired(&self) -> PlanError {
+        PlanError::NeverFired { heads: self.heads.keys().copied().collect(), positions: self.positions }
     }
 
     /// The positions that it touches.

@@ -53,7 +53,8 @@ impl Qwen35Config {
         keys.only("hidden_act", "silu")?;
         keys.only_if_there("attention_bias", false)?;
         keys.only_if_there("attn_output_gate", true)?;
-        keys.only_if_there("output_gate_type", "sigmoid")?;
+        // `output_gate_type`, which the 27B has ("swish"), is read by nothing in transformers 5.17: attention's gate is a sigmoid and the
+        // delta net's a silu, whatever it says.
         let rope = keys.rope()?;
         // Some files put the factor outside `rope_parameters`; it is never missing from both places.
         let factor = if rope.has("partial_rotary_factor") { &rope } else { keys }.number("partial_rotary_factor")?;

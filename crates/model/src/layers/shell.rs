@@ -87,6 +87,13 @@ impl Shell {
         cache: &mut Cache,
         tap: &mut dyn Tap,
     ) -> Result<Tensor> {
+        let named = tap.named();
+        if !named.is_empty() {
+            let sites = self.spec.sites();
+            if let Some(other) = named.into_iter().find(|site| !sites.contains(site)) {
+                candle_core::bail!("a hook is for {other:?}, which {} does not have", self.spec.architecture);
+            }
+        }
         cache.begin(batch, from)?;
         tap.begin(batch)?;
         match batch.on_device() {

@@ -120,7 +120,11 @@ impl Shards {
         for (name, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
             let entry = Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
-            self.tensors.insert(name, entry);
+            if let Some(other) = self.tensors.insert(name.clone(), entry).filter(|other| other.shard < self.maps.len())
+            {
+                let why = format!("'{name}' stands in shard {} as well", other.shard + 1);
+                return Err(ModelError::Malformed { path: path.into(), kind: "shard of a checkpoint", why });
+            }
         }
         self.maps.push(Arc::new(map));
         Ok(())

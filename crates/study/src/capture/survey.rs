@@ -147,9 +147,8 @@ impl Survey {
                     survey.prompts_alone += usize::from(text.ids.len() == text.prompt_len);
                     survey.ids_left += usize::from(leaves_ids(item, text));
                 }
-                // Of an answer that is still to be written, the last token at the limit is not read.
-                let most = job.answering.as_ref().map_or(0, |how| how.max_new_tokens.saturating_sub(1));
-                let most = (text.ids.len() + most).min(engine.spec().context);
+                let most = job.answering.as_ref().map_or(0, |how| how.max_new_tokens);
+                let most = engine.most_read(text.ids.len(), most, true);
                 let plan = plans.get(if plans.len() == 1 { 0 } else { survey.facts.len() - 1 });
                 let touches = |plan: &HeadPlan| plan.positions().touch(most, text.prompt_len);
                 survey.untouched += usize::from(plan.is_some_and(|plan| !plan.is_empty() && !touches(plan)));

@@ -28,6 +28,7 @@ pub use result::{
     Axis, AxisPair, Baseline, BaselineName, Check, FailureMode, FailureName, Falsification, Frozen, Kind, Outcome,
     Overlap, Plane, Step, Transfer,
 };
+pub(crate) use run::FROZEN;
 pub use run::falsify;
 pub(crate) use steps::word;
 pub use text::markdown;

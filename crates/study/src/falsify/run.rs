@@ -27,7 +27,7 @@ use crate::{
     text::{listed, some_of},
 };
 
-const FROZEN: &str = "frozen.json";
+pub(crate) const FROZEN: &str = "frozen.json";
 /// Most axes or fields that a sentence names.
 const NAMED: usize = 5;
 

@@ -140,8 +140,13 @@ pub fn head_remarks(text: &str, weights_sha256: &str) -> Result<Vec<String>> {
     let remarks = if let Some(top) = Top::of(text)? {
         top.ranking.remarks(top.name, &top.heads()?, weights_sha256)
     } else {
-        let others = made_for(text)?.filter(|of| !of.weights_sha256.is_empty() && of.weights_sha256 != weights_sha256);
-        others.map(|of| format!("it is of {}, whose weights are others", of.model)).into_iter().collect()
+        let told = |MadeFor { model, weights_sha256: own }: MadeFor| match own.as_str() {
+            "" => Some(format!(
+                "it is of {model}, and has no weights_sha256 that would tell whether these are its weights"
+            )),
+            own => (own != weights_sha256).then(|| format!("it is of {model}, whose weights are others")),
+        };
+        made_for(text)?.and_then(told).into_iter().collect()
     };
     Ok(remarks.into_iter().map(|remark| format!("{text}: {remark}")).collect())
 }

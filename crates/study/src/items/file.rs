@@ -214,6 +214,9 @@ impl ItemFile {
     /// # Errors
     /// As [`read_items`]; and if the items bring more score names and fields than a file can sensibly have as columns.
     pub fn open(path: &Path, read_as: ReadAs) -> Result<Self> {
+        if path.as_os_str() == "-" {
+            return Err(StudyError::option("the file of items", "-", "a path; /dev/stdin is what is piped in"));
+        }
         let mut file = File::open(path).map_err(StudyError::read(path))?;
         let regular = file.metadata().map_err(StudyError::read(path))?.is_file();
         let held = if regular {

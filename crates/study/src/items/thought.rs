@@ -1,9 +1,6 @@
 //! What an answer says, apart from what the model thought before it.
 
-use headtemper_engine::{Engine, Input, Message};
-
-/// What opens a thought and what ends it: in answers of Qwen3 and Qwen3.5, and of Gemma 4.
-const MARKS: [(&str, &str); 2] = [("<think>", "</think>"), ("<|channel>", "<channel|>")];
+use headtemper_engine::{Engine, Input, Message, THOUGHTS, opens_thought};
 
 /// How thoughts stand in answers. Those that items bring open a thought themselves, if they hold one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,14 +13,14 @@ impl Thoughts {
     /// In answers to prompts that a chat template writes: those of some models, such as Qwen3.5, end within a thought.
     pub(crate) fn of(engine: &Engine) -> Self {
         let prompt = engine.render(&[Message::user("?")]).ok().flatten();
-        Self { by_prompt: prompt.is_some_and(|prompt| ends_within(&prompt)) }
+        Self { by_prompt: prompt.is_some_and(|prompt| opens_thought(&prompt)) }
     }
 
     /// In answers to an input, given what the chat template does. Token ids are taken to open none.
     pub(crate) fn after(self, input: &Input) -> Self {
         match input {
             Input::Prompt(_) | Input::Messages(_) => self,
-            Input::Raw(text) => Self { by_prompt: ends_within(text) },
+            Input::Raw(text) => Self { by_prompt: opens_thought(text) },
             Input::Ids(_) => Self::default(),
         }
     }
@@ -46,15 +43,11 @@ impl Thoughts {
 }
 
 fn after_end(answer: &str) -> Option<&str> {
-    MARKS.iter().find_map(|(_, end)| answer.rsplit_once(end)).map(|(_, said)| said)
-}
-
-fn ends_within(prompt: &str) -> bool {
-    MARKS.iter().any(|(start, _)| prompt.trim_end().ends_with(start))
+    THOUGHTS.iter().find_map(|(_, end)| answer.rsplit_once(end)).map(|(_, said)| said)
 }
 
 fn opens(answer: &str) -> bool {
-    MARKS.iter().any(|(start, _)| answer.trim_start().starts_with(start))
+    THOUGHTS.iter().any(|(start, _)| answer.trim_start().starts_with(start))
 }
 
 /// Warns of answers that end within a thought.
@@ -91,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_prompt_may_open_the_thought() {
-        assert!(ends_within("<|im_start|>assistant\n<think>\n") && !ends_within("<think>\n\n</think>\n\n"));
+        assert!(opens_thought("<|im_start|>assistant\n<think>\n") && !opens_thought("<think>\n\n</think>\n\n"));
         let (own, prompted) = (Thoughts::default(), Thoughts { by_prompt: true });
         let answers = ["Lyon?", "No.</think>Paris.", "<think>Rome", "", "Oh.</think>\n"];
         assert_eq!(answers.map(|answer| prompted.said(answer)), [None, Some("Paris."), None, None, Some("\n")]);

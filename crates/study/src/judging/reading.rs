@@ -51,7 +51,26 @@ pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
     let other = allowed[1 - index];
     let contradicted =
         is(rest, other) || lines[1..].iter().any(|line| is(first_word(line).0, other) && is(line, other));
+    let contradicted = contradicted || denies(said, rest);
     if !ends_there(rest) || contradicted || qualified(rest, &lines[1..]) { Err(Missing::Unparsable) } else { Ok(index) }
+}
+
+/// Whether what follows yes or no says the opposite: "No, it does", "Yes, it does not".
+fn denies(said: &str, rest: &str) -> bool {
+    let words: Vec<String> = rest
+        .split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|word| !bare(word).is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    let [subject, verb, ..] = &words[..] else { return false };
+    let verb = verb.replace('\u{2019}', "'");
+    let negated = bare(&verb).ends_with("n't") || words.get(2).is_some_and(|word| bare(word) == "not");
+    ["it", "this", "that", "they"].contains(&bare(subject))
+        && match said.to_lowercase().as_str() {
+            "yes" => negated,
+            "no" => !negated && ["does", "do"].contains(&bare(&verb)),
+            _ => false,
+        }
 }
 
 /// The level from 1 to 5 that a reply says.
@@ -210,6 +229,14 @@ mod tests {
             ("YES\nOnly Paris is named.", Ok(0)),
             ("Yes, the answer says so, but not in these words.", Ok(0)),
             ("No doubt it does", Err(Unparsable)),
+            ("No, it does.", Err(Unparsable)),
+            ("NO. It does cover the claim.", Err(Unparsable)),
+            ("No, it does not.", Ok(1)),
+            ("No, it doesn\u{2019}t.", Ok(1)),
+            ("No, it is wrong.", Ok(1)),
+            ("Yes, it does not", Err(Unparsable)),
+            ("Yes, it isn't there", Err(Unparsable)),
+            ("Yes, it does.", Ok(0)),
             ("No-one says that", Err(Unparsable)),
             ("Yesterday", Err(Unparsable)),
             ("The answer is YES", Err(Unparsable)),

@@ -15,6 +15,7 @@ use std::{
 
 use headtemper_stats::{Logistic, Scaler, sigmoid};
 use safetensors::{Dtype, SafeTensors, View};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -24,12 +25,20 @@ use super::{
 };
 use crate::{
     Result, StudyError,
-    store::{digest::hex, files::write_whole},
+    falsify::FROZEN,
+    store::{
+        digest::hex,
+        files::{read_json, write_whole},
+        manifest::{MANIFEST, Manifest},
+        parts::short,
+    },
 };
 
 /// The file's name in a directory.
 pub const PROBE_FILE: &str = "probe.safetensors";
 const META: &str = "probe";
+/// What the manifest of a directory that holds one, or [`FROZEN`] in it, calls its hash.
+pub(crate) const PROBE_SHA256: &str = "probe_sha256";
 
 /// Names of prompts, from their hashes; None where nothing was asked, which is not a prompt.
 pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<Option<u64>> {
@@ -38,6 +47,28 @@ pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<Option<u64>> {
         (!hash.is_empty()).then(|| u64::from_le_bytes(digest[..8].try_into().expect("a hash has 32 bytes")))
     };
     hashes.unwrap_or_default().iter().map(name).collect()
+}
+
+/// Refuses a probe that was changed where it was frozen.
+fn check_frozen(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let (file, named) = match read_json::<Value>(&dir.join(FROZEN)) {
+        Ok(frozen) => (FROZEN, frozen.get(PROBE_SHA256).cloned()),
+        Err(_) => (MANIFEST, Manifest::read(dir).ok().and_then(|manifest| manifest.fact(PROBE_SHA256).cloned())),
+    };
+    let named = named.and_then(|named| named.as_str().map(str::to_owned));
+    let is = hex(&Sha256::digest(bytes));
+    match named.filter(|named| *named != is) {
+        None => Ok(()),
+        Some(named) => Err(StudyError::content(
+            path,
+            format!(
+                "is not the probe that was fitted here: its SHA-256 is {}, in {file} it is {}\nhint: fit it again",
+                short(&is.into()),
+                short(&named.into())
+            ),
+        )),
+    }
 }
 
 struct Numbers(Dtype, Vec<usize>, Vec<u8>);
@@ -106,10 +137,11 @@ impl Probe {
     /// Reads the file, or the one in a directory.
     ///
     /// # Errors
-    /// If it cannot be read, or is not a probe of ours.
+    /// If it cannot be read, is not a probe of ours, or is another than the manifest of its directory names.
     pub fn read(path: &Path) -> Result<(Self, PathBuf)> {
         let path = if path.is_dir() { path.join(PROBE_FILE) } else { path.to_path_buf() };
         let bytes = fs::read(&path).map_err(StudyError::read(&path))?;
+        check_frozen(&path, &bytes)?;
         let wrong = |why: String| StudyError::content(&path, format!("is no probe: {why}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
         let text = header.metadata().as_ref().and_then(|fields| fields.get(META));

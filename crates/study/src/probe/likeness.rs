@@ -106,7 +106,9 @@ fn scale_of(x: &[f64], features: usize, column: usize) -> (f64, f64) {
     let mut values: Vec<f64> =
         (0..rows).step_by(rows.div_ceil(LEARNT_FROM)).map(|row| x[row * features + column]).collect();
     let centre = middle(&mut values);
-    values.iter_mut().for_each(|x| *x = (*x - centre).abs());
+    for x in &mut values {
+        *x = (*x - centre).abs();
+    }
     let spread = middle(&mut values);
     let most = values.iter().copied().fold(0.0, f64::max);
     (centre, [spread, most].into_iter().find(|&spread| spread > 0.0).unwrap_or(1.0))

@@ -17,6 +17,8 @@ pub use cross_table::{CrossTable, LabelIntervals, LabelTable};
 pub(crate) use eval::other_labels;
 pub use eval::{EvalResult, Evaluation, evaluate};
 pub use file::PROBE_FILE;
+#[cfg(test)]
+pub(crate) use file::PROBE_SHA256;
 pub(crate) use fit::folds_of;
 pub use fit::{FitOptions, FitResult, Fitted, LEAST_SHUFFLES, Null, Probe, ProbeMeta, Weighting, fit, usual_shuffles};
 pub use likeness::Likeness;

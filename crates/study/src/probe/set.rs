@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use headtemper_stats::{check_finite, class_worth};
+use headtemper_stats::{FitError, check_finite, class_worth};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -329,7 +329,7 @@ impl FeatureRows {
             Some(ids) => rows.iter().map(|&row| ids[row].clone()).collect(),
             None => rows.iter().map(ToString::to_string).collect(),
         };
-        check_finite(&x, table.features).map_err(|why| StudyError::fit(source.to_string(), why))?;
+        check_finite(&x, table.features).map_err(|why| StudyError::fit(source.to_string(), in_file(why, &rows)))?;
         let prompts: Option<Vec<String>> =
             table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
         let responses: Option<Vec<String>> =
@@ -407,6 +407,14 @@ pub(super) fn other_width(
 ) -> StudyError {
     let allowed = format!("{features}, as the probe was fitted on {train}");
     StudyError::option(format!("the number of features in {source}"), found.to_string(), allowed)
+}
+
+/// The error with the item's place in the file, where it has its place among those that were taken.
+fn in_file(why: FitError, rows: &[usize]) -> FitError {
+    match why {
+        FitError::NotFinite { item, feature, value } => FitError::NotFinite { item: rows[item], feature, value },
+        other => other,
+    }
 }
 
 /// How many units the class with fewer of them has.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Evaluation, FitOptions, Fitted, MeasureOptions, PROBE_FILE, Probe, ProbeSet, fit::folds_of};
+use super::{
+    Evaluation, FitOptions, Fitted, MeasureOptions, PROBE_FILE, Probe, ProbeSet, file::PROBE_SHA256, fit::folds_of,
+};
 use crate::{
     Array, Npz, Parts, Progress, Result, RunDir,
     store::{digest::digest, files::write_json},
@@ -51,7 +53,7 @@ pub fn write_fit(
     let mut npz = prediction_npz(&fitted.out_of_fold, &fitted.probe, set);
     npz.add("fold", Array::counts(fitted.fold_of.iter().copied()));
     npz.save(&run.file("predictions.npz"))?;
-    run.note("probe_sha256", &hash)?;
+    run.note(PROBE_SHA256, &hash)?;
     Ok(hash)
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use headtemper_engine::{HoldAs, Keep, ModelChoice, Precision, Products, Sampling, parse_bytes};
-use headtemper_hook::{LAMBDAS, Positions, is_lambda};
-use serde::{Deserialize, Serialize};
+use headtemper_hook::{LAMBDAS, Positions, is_lambda, lambda_of};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::{
     Adjust, AttributeOptions, Compat, Controls, GoldRule, HeadChoice, ItemsFrom, Predicate, RandomFrom, ReadAs, Result,
@@ -271,6 +271,15 @@ impl AttributeConfig {
 fn last_n() -> usize {
     Keep::LAST_N
 }
+/// Numbers as they are written; those that are no λ stay what they are, and are refused with their place.
+fn lambdas<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<f32>, D::Error> {
+    let read = |number: f64| match lambda_of(number) {
+        None if number as f32 == 1.0 => Err(D::Error::custom(format!("lambda {number} is not {LAMBDAS}"))),
+        lambda => Ok(lambda.unwrap_or(number as f32)),
+    };
+    Vec::<f64>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
 fn shuffles() -> usize {
     AttributeOptions::SHUFFLES
 }
@@ -297,6 +306,7 @@ pub struct SweepConfig {
     #[serde(default)]
     pub each: bool,
     /// The λ of the arms. 1 is the untouched model and always present; if it is listed twice, it is also a control.
+    #[serde(deserialize_with = "lambdas")]
     pub lambdas: Vec<f32>,
     /// The seeds under which every arm answers, where answers are sampled; none stands for that of the sampling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -116,6 +116,9 @@ fn compare(name: &str, was: &Value, now: &Value, out: &mut Vec<String>) {
             };
             let entry = |list: &[Value]| list.get(at).map_or("none".into(), label);
             out.push(match (entry(was), entry(now)) {
+                (was, now) if was == now && name == ITEMS => {
+                    format!("{count}; the first that differs is {was}, in its text or what is made of it (system message, template)")
+                }
                 (was, now) if was == now => format!("{count}; the first that differs is {was}"),
                 (was, now) => format!("{count}; the first that differs was {was}, is {now}"),
             });

@@ -1,6 +1,10 @@
 //! `rows.jsonl`: generations, appended and flushed row by row, each named by what determines it.
+//!
+//! A line ends with the `check` of what stands before it: a row that was changed later is none, whichever of its fields it was. Lines of
+//! earlier versions have no check.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt::Display,
     fs::{File, OpenOptions},
@@ -10,7 +14,9 @@ use std::{
 
 use headtemper_engine::FinishReason;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
+use super::digest::hex;
 use crate::{Progress, Result, StudyError};
 
 /// A line of a log, named by what determines it.
@@ -151,7 +157,7 @@ impl<R: Keyed + Serialize + DeserializeOwned> RowLog<R> {
     /// # Errors
     /// If it cannot be written.
     pub fn append(&mut self, row: R) -> Result<()> {
-        let line = serde_json::to_string(&row).expect("a row has a JSON form") + "\n";
+        let line = with_check(&row);
         if let Err(e) = self.file.write_all(line.as_bytes()) {
             let back = self.file.set_len(self.whole).and_then(|()| self.file.seek(SeekFrom::Start(self.whole)));
             return Err(StudyError::write(&self.path)(back.err().unwrap_or(e)));
@@ -188,7 +194,8 @@ pub(crate) fn read_rows<R: Keyed + DeserializeOwned>(path: &Path) -> Result<Writ
             let why = format!("line {} is no row: {why}; without that line, the row is made again", index + 1);
             StudyError::content(path, why)
         };
-        let row: R = serde_json::from_slice(line).map_err(|e| no_row(&e))?;
+        let line_of_row = without_check(line).map_err(|why| no_row(&why))?;
+        let row: R = serde_json::from_slice(&line_of_row).map_err(|e| no_row(&e))?;
         if let Some(why) = row.contradiction() {
             return Err(no_row(&why));
         }
@@ -209,6 +216,42 @@ pub(crate) fn read_rows<R: Keyed + DeserializeOwned>(path: &Path) -> Result<Writ
         whole += line.len();
     }
     Ok(Written { rows, whole, dropped: text.len() - whole })
+}
+
+const CHECK: &[u8] = b",\"check\":\"";
+/// Hexadecimal digits of a check.
+const DIGITS: usize = 16;
+
+/// A row as its line, with the line's end.
+fn with_check(row: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(row).expect("a row has a JSON form");
+    line.pop(); // the brace
+    let check = check_of(line.as_bytes());
+    line + std::str::from_utf8(CHECK).expect("it is text") + &check + "\"}\n"
+}
+
+/// A row as its line says it.
+#[cfg(test)]
+pub(crate) fn as_written(row: &impl Serialize) -> serde_json::Value {
+    serde_json::from_str(&with_check(row)).expect("a line is JSON")
+}
+
+fn check_of(fields: &[u8]) -> String {
+    hex(&Sha256::digest(fields)[..DIGITS / 2])
+}
+
+/// A line without its check, if it has one.
+fn without_check(line: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
+    let parts = || {
+        let checked = line.trim_ascii_end().strip_suffix(b"\"}")?;
+        let (rest, check) = checked.split_at_checked(checked.len().checked_sub(DIGITS)?)?;
+        Some((rest.strip_suffix(CHECK)?, check))
+    };
+    let Some((fields, check)) = parts() else { return Ok(Cow::Borrowed(line)) };
+    if check_of(fields).as_bytes() != check {
+        return Err("it was changed after it was written, as its check says".into());
+    }
+    Ok(Cow::Owned([fields, b"}"].concat()))
 }
 
 /// The keys of the rows that a directory holds; none if it has no log.
@@ -282,6 +325,26 @@ mod tests {
             std::fs::write(&path, line(&one) + &line(&other) + &line(&differs)).unwrap();
             let error = RowLog::<Row>::open(&path).err().unwrap().to_string();
             assert!(error.contains("line 3 says something else than an earlier line with its key (k1)"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_was_changed_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("rows.jsonl");
+        RowLog::open(&path).unwrap().append(row("k1")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (from, to) in
+            [("你好", "你"), ("stop", "length"), ("-0.5", "-0.25"), ("[3]", "[4]"), ("\"check\":\"", "\"check\":\"0")]
+        {
+            std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let error = RowLog::<Row>::open(&path).err().unwrap().to_string();
+            assert!(error.contains("line 1 is no row: "), "{error}");
+        }
+        let without = serde_json::to_string(&row("k1")).unwrap() + "\n";
+        for whole in [text.replace('\n', "\r\n"), without] {
+            std::fs::write(&path, whole).unwrap();
+            assert_eq!(RowLog::<Row>::open(&path).unwrap().get("k1"), Some(&row("k1")));
         }
     }
 

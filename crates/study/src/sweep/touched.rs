@@ -1,9 +1,8 @@
 //! Whether the arms of a sweep touched anything: before it runs, by how far answers may reach, and afterwards, by what the hooks counted.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use headtemper_engine::{Engine, EngineError};
-use headtemper_hook::check_fired;
 
 use super::{Arm, Wanted};
 use crate::{HookCounts, Item, Keyed, Result, Row, StudyError, hooks::counted, text::count};
@@ -21,10 +20,8 @@ pub(crate) fn fired_by_arm((items, seeds): (&[Item], &[u64]), arms: &[Arm], rows
             check_count(arm, row)?;
         }
     }
-    for (arm, rows) in arms.iter().zip(rows).filter(|(_, rows)| !rows.iter().any(|row| row.touched)) {
-        let nowhere = vec![BTreeMap::new(); usize::from(!rows.is_empty())];
-        check_fired(std::slice::from_ref(&arm.plan), &nowhere).map_err(EngineError::from)?;
-    }
+    let untouched = |rows: &[Row]| !rows.is_empty() && !rows.iter().any(|row| row.touched);
+    refuse_first(arms.iter().zip(rows).filter(|(_, rows)| untouched(rows)).map(|(arm, _)| arm))?;
     Ok(fired_of(rows.iter().flatten()))
 }
 
@@ -67,14 +64,16 @@ fn check_count(arm: &Arm, row: &Row) -> Result<()> {
 pub(crate) fn check_reach(engine: &Engine, arms: &[Arm], wanted: &[Wanted]) -> Result<()> {
     let mut reached = vec![false; arms.len()];
     for w in wanted {
-        // The last token of an answer at the limit is written but not read.
-        let most = (w.request.ids.len() + w.request.max_new_tokens.saturating_sub(1)).min(engine.spec().context);
+        let most = engine.most_read(w.request.ids.len(), w.request.max_new_tokens, false);
         reached[w.arm] |= arms[w.arm].plan.positions().touch(most, w.request.ids.len());
     }
-    for (arm, _) in arms.iter().zip(reached).filter(|(_, reached)| !reached && !wanted.is_empty()) {
-        check_fired(std::slice::from_ref(&arm.plan), &[BTreeMap::new()]).map_err(EngineError::from)?;
-    }
-    Ok(())
+    refuse_first(arms.iter().zip(reached).filter(|(_, reached)| !reached && !wanted.is_empty()).map(|(arm, _)| arm))
+}
+
+/// Refuses the first of these arms that has a plan: they touched nothing, or would.
+fn refuse_first<'a>(idle: impl Iterator<Item = &'a Arm>) -> Result<()> {
+    let first = idle.map(|arm| &arm.plan).find(|plan| !plan.is_empty());
+    first.map_or(Ok(()), |plan| Err(EngineError::from(plan.never_fired()).into()))
 }
 
 /// What the hooks counted over any rows, which may be only a part: nothing is refused.

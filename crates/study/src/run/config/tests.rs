@@ -93,6 +93,7 @@ fn what_is_not_known_is_refused() {
         ("sweep = {", "sweep = { random_from = \"layers\", ", "random_seed and random_from need random_sets"),
         ("sweep = {", "sweep = { random_seed = 3, ", "random_seed and random_from need random_sets"),
         ("sweep = {", "generate = { max_rows = 0 }\nsweep = {", "max_rows must be at least 1"),
+        ("lambdas = [", "lambdas = [0.99999999, ", "lambda 0.99999999 is not a number from"),
         ("sweep = {", "sweep = { seeds = [1, 2], ", "seeds are [1, 2], but must be one at most at temperature 0"),
         (
             "sweep = {",
