@@ -6,7 +6,7 @@ use crate::{
     permute::group_sizes,
     rank::ranks,
     summary::{mean, quantile, variance},
-    units::{alone, are_alone, by_group, class_freedom},
+    units::{alone, are_alone, by_group, can_resample, class_freedom, class_worth},
 };
 
 /// Area under the ROC curve: the chance that a score of the true class lies above one of the other, ties counting half (Mann and
@@ -29,8 +29,9 @@ pub struct Delong {
     pub value: f64,
     /// Its standard error; NaN for fewer than two items of a class.
     pub se: f64,
-    /// The 95 % interval: of an AUC on the scale of its log odds, of a difference on its own scale. NaN where the error is 0, as
-    /// where the AUC is 0 or 1: there is nothing to judge by, and an interval without width would claim certainty.
+    /// The 95 % interval: of an AUC on the scale of its log odds, of a difference on its own scale. An AUC of 0 or 1 has no error to judge
+    /// by, and the bound of so many disjoint pairs that all lie on one side; one of scores that are all equal is 0.5 on any items. NaN where
+    /// there is none.
     pub range: Range,
 }
 
@@ -63,8 +64,25 @@ pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delo
         return Delong { value, se: value, range: NONE };
     }
     let se = error_of(value, placements(scores, labels), labels, unit);
-    let range = t_of(se, labels, unit).map_or(NONE, |t| on_logit_scale(value, se, t));
+    let range = if is_constant(scores) {
+        Range { low: value, high: value }
+    } else if value == 0.0 || value == 1.0 {
+        one_sided(value, class_worth(labels, unit))
+    } else {
+        t_of(se, labels, unit).map_or(NONE, |t| on_logit_scale(value, se, t))
+    };
     Delong { value, se, range }
+}
+
+fn is_constant(scores: &[f64]) -> bool {
+    scores.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// The range of an AUC of 0 or 1. One item of either class makes a pair; as many disjoint pairs as the smaller class has items (or its units
+/// are worth) are independent, and all lie on the right side with a chance of the AUC to their power.
+fn one_sided(value: f64, pairs: f64) -> Range {
+    let bound = ((1.0 - CONFIDENCE) / 2.0).powf(1.0 / pairs.floor().max(1.0));
+    if value == 1.0 { Range { low: bound, high: 1.0 } } else { Range { low: 0.0, high: 1.0 - bound } }
 }
 
 /// The range of what has no errors to judge by.
@@ -120,6 +138,11 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
     if value.is_nan() {
         return Delong { value, se: value, range: NONE };
     }
+    if others.iter().all(|other| is_constant(other.as_ref())) {
+        // Beside what ranks nothing, the gain is all of the AUC above one half.
+        let Delong { se, range, .. } = clustered_delong(scores, labels, unit);
+        return Delong { value, se, range: Range { low: range.low - 0.5, high: range.high - 0.5 } };
+    }
     let (mut a, mut b) = placements(scores, labels);
     let less = |x: &mut [f64], y: &[f64]| x.iter_mut().zip(y).for_each(|(x, y)| *x -= y / count);
     for other in others {
@@ -132,22 +155,15 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
     Delong { value, se, range }
 }
 
-/// The fewest units of a class for an interval by resampling: with two, it would hold the truth in only two of three cases.
-const LEAST_UNITS: usize = 4;
-
 /// Percentile bootstrap interval of an AUC: the middle 95 % over `count` resamples within the classes. Units of items, one number
-/// per item, are drawn whole; where some are of both classes, from all units. NaN for no resamples, where a class is in one unit,
-/// and where units have several items and a class has fewer than four units, or units that are worth less than two of one size.
+/// per item, are drawn whole; where some are of both classes, from all units. NaN for no resamples, and where a class is in fewer than four
+/// units, or in units that are worth less than two of one size.
 pub fn bootstrap_auc(scores: &[f64], labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Range {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
-    let kinds = by_group(unit, |item| labels[item]);
-    let [of_a, of_both, of_b] = kinds.each_ref().map(Vec::len);
-    let least = if of_a + of_both + of_b == labels.len() { 2 } else { LEAST_UNITS };
-    let few = (of_a + of_both).min(of_both + of_b) < least;
-    let uneven = !are_alone(unit) && class_freedom(labels, unit).is_none();
-    if count == 0 || auc(scores, labels).is_nan() || few || uneven {
+    if count == 0 || auc(scores, labels).is_nan() || !can_resample(labels, unit) {
         return NONE;
     }
+    let kinds = by_group(unit, |item| labels[item]);
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&i, &j| scores[i].total_cmp(&scores[j]));
     let mut found: Vec<f64> =
@@ -231,10 +247,24 @@ mod tests {
         assert_eq!((same.value, same.se), (0.0, 0.0));
         assert!(same.range.low.is_nan(), "no errors to judge by");
         let apart = delong_difference(&[3.0, 4.0, 1.0, 2.0], &[[1.0; 4]], &[true, true, false, false], &alone(4));
-        assert!(apart.value == 0.5 && apart.range.low.is_nan(), "{apart:?}");
+        assert!(apart.value == 0.5 && apart.range.low < 0.0 && apart.range.high == 0.5, "{apart:?}");
         let by_units = delong_difference(&scores, &[&scores], &labels, &[0, 0, 1, 1, 2]);
         assert_eq!((by_units.value, by_units.se), (0.0, 0.0));
         assert!(by_units.range.low.is_nan());
+    }
+
+    #[test]
+    fn what_has_no_error_has_an_honest_range() {
+        let of = |scores: &[f64], n_a: usize| {
+            let labels: Vec<bool> = (0..scores.len()).map(|item| item < n_a).collect();
+            delong(scores, &labels).range
+        };
+        assert_eq!(of(&[0.3; 9], 4), Range { low: 0.5, high: 0.5 });
+        let down: Vec<f64> = (0..40).map(|item| -f64::from(item)).collect();
+        let (perfect, reversed) = (of(&down, 10), of(&down.iter().map(|x| -x).collect::<Vec<_>>(), 10));
+        // A truth at the bound orders ten disjoint pairs in one of forty samples.
+        assert!((perfect.low.powi(10) - 0.025).abs() < 1e-12 && perfect.high == 1.0);
+        assert!(reversed.low == 0.0 && (reversed.high - (1.0 - perfect.low)).abs() < 1e-12);
     }
 
     #[test]

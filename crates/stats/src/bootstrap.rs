@@ -4,7 +4,7 @@ use crate::effect::{pooled_sd, standardised};
 use crate::paired::CONFIDENCE;
 use crate::random::Random;
 use crate::summary::quantile;
-use crate::units::{alone, by_group};
+use crate::units::{alone, by_group, can_resample};
 
 /// Streams of the resamples begin here, so that a seed's resamples have nothing to do with its shuffles.
 const STREAM: u64 = 0xb007_0000_0000;
@@ -57,7 +57,8 @@ pub(crate) fn draw(kinds: &[Vec<Vec<usize>>; 3], items: usize, seed: u64, k: u64
 /// drawn whole (the cluster bootstrap): within the groups, or from all units where some are of both.
 ///
 /// With few units the intervals are somewhat too narrow: for 20 and 20 normal values they hold the true d in 94 % of samples, for 8
-/// and 8 in 90 % (`laws.rs`). NaN for a column whose d is NaN, where a group is in one unit, and for no resamples.
+/// and 8 in 90 % (`laws.rs`). NaN for a column whose d is NaN, for no resamples, where a group is in fewer than four units (two hold the truth
+/// in 70 %), and where its units are worth less than two of one size.
 pub fn bootstrap_d(
     values: &[f64],
     columns: usize,
@@ -69,9 +70,8 @@ pub fn bootstrap_d(
     assert_eq!(values.len(), labels.len() * columns, "one label per row");
     assert_eq!(unit.len(), labels.len(), "one unit per row");
     let kinds = by_group(unit, |item| labels[item]);
-    let [of_a, of_both, of_b] = kinds.each_ref().map(Vec::len);
     let mut d: Vec<Vec<f64>> = vec![Vec::with_capacity(count); columns];
-    if of_a + of_both >= 2 && of_both + of_b >= 2 {
+    if can_resample(labels, unit) {
         for k in 0..count as u64 {
             let all = resampled_d(values, columns, labels, &draw(&kinds, labels.len(), seed, k));
             d.iter_mut().zip(all).for_each(|(column, d)| column.push(d));
@@ -139,13 +139,22 @@ mod tests {
 
     #[test]
     fn degenerate_columns_have_no_interval_or_none_of_width() {
-        let labels = [true, true, false, false];
-        let found = bootstrap_d(&[1.0, f64::NAN, 1.0, 2.0, 1.0, 3.0, 1.0, 4.0], 2, &labels, &alone(4), 50, 0);
+        let labels: Vec<bool> = (0..8).map(|item| item < 4).collect();
+        let table: Vec<f64> =
+            (0..8).flat_map(|item| [1.0, if item == 3 { f64::NAN } else { f64::from(item) }]).collect();
+        let found = bootstrap_d(&table, 2, &labels, &alone(8), 50, 0);
         assert_eq!(found[0], Range { low: 0.0, high: 0.0 });
         assert!(found[1].low.is_nan() && found[1].high.is_nan());
-        assert!(bootstrap_d(&[1.0, 2.0, 3.0], 1, &[true, false, false], &alone(3), 50, 0)[0].low.is_nan());
-        assert!(bootstrap_d(&[1.0, 2.0, 3.0, 5.0], 1, &labels, &alone(4), 0, 0)[0].low.is_nan());
-        assert!(bootstrap_d(&[1.0, 2.0, 3.0, 5.0], 1, &labels, &[0, 0, 1, 2], 50, 0)[0].low.is_nan());
+        let values: Vec<f64> = (0..8).map(f64::from).collect();
+        let of =
+            |values: &[f64], labels: &[bool], unit: &[usize], count| bootstrap_d(values, 1, labels, unit, count, 0)[0];
+        assert!(of(&values, &labels, &alone(8), 50).low < 0.0);
+        assert!(of(&values[1..], &labels[1..], &alone(7), 50).low.is_nan(), "three items of a group");
+        assert!(of(&values, &labels, &alone(8), 0).low.is_nan());
+        assert!(of(&values, &labels, &[0, 0, 1, 2, 3, 4, 5, 6], 50).low.is_nan(), "three units of a group");
+        let uneven: Vec<usize> = (0..40).map(|item: usize| if item < 17 { 0 } else { item }).collect();
+        let (values, labels): (Vec<f64>, Vec<bool>) = (0..40).map(|item| (f64::from(item), item < 20)).unzip();
+        assert!(of(&values, &labels, &uneven, 50).low.is_nan(), "one unit with nearly all of a group");
     }
 
     #[test]

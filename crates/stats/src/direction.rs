@@ -58,7 +58,13 @@ pub fn naive_direction(vectors: &[f64], dim: usize, labels: &[bool]) -> Directio
 pub fn centred_cosine(vectors: &[f64], dim: usize, order: &[usize], halves: &Halves) -> f64 {
     let of_split = |split: usize| {
         let [first, second] = halves.of(split, order).map(|[a, b]| {
-            let mean = |items: &[usize]| mean_of(vectors, dim, |item| items.contains(&item));
+            let mean = |items: &[usize]| {
+                let mut taken = vec![false; order.len()];
+                for &item in items {
+                    taken[item] = true;
+                }
+                mean_of(vectors, dim, |item| taken[item])
+            };
             difference(&mean(&a), &mean(&b))
         });
         -cosine(&first, &second)

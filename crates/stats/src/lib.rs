@@ -59,7 +59,7 @@ pub use pca::{Components, principal_components};
 pub use permute::{Relabelings, Shuffles, Tail, as_extreme, max_abs, max_p_values, p_value};
 pub use projector::{Projector, Separation};
 pub use random::Random;
-pub use rank::{pearson, ranks, spearman};
+pub use rank::{fisher_range, pearson, ranks, spearman};
 pub use share::{difference, share, wilson};
 pub use signflip::{SignFlipTest, SignFlips, sign_flip_test};
 pub use stability::{Halves, split_half};

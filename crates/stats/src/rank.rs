@@ -1,5 +1,7 @@
 //! Ranks, and how alike two rankings are.
 
+use crate::{bootstrap::Range, paired::Z};
+
 /// Ranks from 1, ties sharing the mean of theirs (`scipy.stats.rankdata`). NaN has the rank NaN and takes none.
 pub fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).filter(|&i| !values[i].is_nan()).collect();
@@ -44,6 +46,20 @@ pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
     pearson(&ranks(&x), &ranks(&y))
 }
 
+/// The 95 % interval of a correlation over `n` independent pairs, on the scale of its inverse hyperbolic tangent (Fisher 1921). NaN for fewer
+/// than four pairs, and where every pair lies on one line, whose error is not known.
+pub fn fisher_range(r: f64, n: usize) -> Range {
+    let none = Range { low: f64::NAN, high: f64::NAN };
+    if n < 4 || r.is_nan() {
+        return none;
+    }
+    if r.abs() >= 1.0 {
+        return Range { low: r, high: r };
+    }
+    let error = Z / ((n - 3) as f64).sqrt();
+    Range { low: (r.atanh() - error).tanh(), high: (r.atanh() + error).tanh() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +78,15 @@ mod tests {
         assert!(pearson(&[0.1, 0.1, 0.1], &[1.0, 2.0, 3.0]).is_nan());
         assert_eq!(spearman(&[1.0, f64::NAN, 2.0, 3.0], &[10.0, -5.0, 20.0, 1e9]), 1.0);
         assert_eq!(spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), -1.0);
+    }
+
+    #[test]
+    fn a_correlation_of_few_pairs_may_be_anything() {
+        let Range { low, high } = fisher_range(0.5, 28);
+        assert!((low - 0.156).abs() < 5e-4 && (high - 0.736).abs() < 5e-4, "{low} to {high}");
+        let few = fisher_range(0.9, 5);
+        assert!(few.low < 0.15 && few.high > 0.99, "{few:?}");
+        assert!(fisher_range(0.9, 3).low.is_nan() && fisher_range(1.0, 3).low.is_nan());
+        assert_eq!(fisher_range(-1.0, 9), Range { low: -1.0, high: -1.0 });
     }
 }

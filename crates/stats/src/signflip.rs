@@ -1,5 +1,7 @@
 //! Is a mean different from zero? Sign flips of differences.
 
+use rayon::prelude::*;
+
 use crate::{
     permute::{TIE, Tail, max_abs, p_value},
     random::Random,
@@ -53,12 +55,6 @@ impl SignFlips {
         let mut random = Random::new(self.seed, k as u64);
         (0..self.items).map(|item| item > 0 && random.bits() >> 63 == 1).collect()
     }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = Vec<bool>> + use<> {
-        let flips = *self;
-        (0..flips.count).map(move |k| flips.negated(k))
-    }
 }
 
 /// What [`sign_flip_test`] found, one entry per column.
@@ -85,12 +81,15 @@ pub fn sign_flip_test(values: &[f64], columns: usize, flips: &SignFlips) -> Sign
     let scaled = unit_columns(values, columns);
     // Gains that equal the losses sum to 0, but for rounding of columns of length 1: every flip is as extreme.
     let rounded = |x: f64| if x.abs() < TIE { 0.0 } else { x };
-    let observed = signed_sums(&scaled, columns, &vec![false; flips.items]);
-    let observed: Vec<f64> = observed.into_iter().map(rounded).collect();
+    let [observed] = &signed_sums(&scaled, columns, &[vec![false; flips.items]])[..] else { unreachable!("one flip") };
+    let observed: Vec<f64> = observed.iter().copied().map(rounded).collect();
+    let blocks = (0..flips.count).into_par_iter().step_by(AT_ONCE).map(|first| {
+        let negated: Vec<Vec<bool>> = (first..flips.count.min(first + AT_ONCE)).map(|k| flips.negated(k)).collect();
+        signed_sums(&scaled, columns, &negated)
+    });
     let mut nulls = vec![Vec::with_capacity(flips.count); columns];
     let mut largest = Vec::with_capacity(flips.count);
-    for negated in flips.iter() {
-        let sums = signed_sums(&scaled, columns, &negated);
+    for sums in blocks.collect::<Vec<_>>().into_iter().flatten() {
         largest.push(max_abs(&sums));
         nulls.iter_mut().zip(sums).for_each(|(null, sum)| null.push(sum));
     }
@@ -115,11 +114,17 @@ fn unit_columns(values: &[f64], columns: usize) -> Vec<f64> {
     values.iter().enumerate().map(|(i, x)| if *x == 0.0 { 0.0 } else { x * scale[i % columns] }).collect()
 }
 
-fn signed_sums(values: &[f64], columns: usize, negated: &[bool]) -> Vec<f64> {
-    let mut sums = vec![0.0; columns];
-    for (row, &negated) in values.chunks_exact(columns).zip(negated) {
-        let sign = if negated { -1.0 } else { 1.0 };
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += sign * x);
+/// How many flips are summed in one pass over the table, which may be larger than any cache.
+const AT_ONCE: usize = 16;
+
+/// The sums of every column under each of these flips, over the rows in their order.
+fn signed_sums(values: &[f64], columns: usize, negated: &[Vec<bool>]) -> Vec<Vec<f64>> {
+    let mut sums = vec![vec![0.0; columns]; negated.len()];
+    for (at, row) in values.chunks_exact(columns).enumerate() {
+        for (sums, negated) in sums.iter_mut().zip(negated) {
+            let sign = if negated[at] { -1.0 } else { 1.0 };
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += sign * x);
+        }
     }
     sums
 }
@@ -142,7 +147,7 @@ mod tests {
     fn few_items_are_enumerated() {
         let flips = SignFlips::new(4, 100, 0);
         assert!(flips.exact() && flips.count() == 7 && flips.smallest_p() == 0.125);
-        let mut seen: Vec<Vec<bool>> = flips.iter().collect();
+        let mut seen: Vec<Vec<bool>> = (0..flips.count()).map(|k| flips.negated(k)).collect();
         assert!(seen.iter().all(|negated| !negated[0] && negated.iter().any(|&n| n)));
         seen.sort();
         seen.dedup();

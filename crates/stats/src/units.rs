@@ -96,6 +96,20 @@ pub fn with_small_strata(unit: &[usize], stratum: &[usize], most: usize) -> Vec<
     joined
 }
 
+/// The fewest units of a class for an interval by resampling: with two it would hold the truth in only two of three cases, with three in
+/// four of five.
+const LEAST_RESAMPLED: usize = 4;
+
+/// Whether units of both classes are enough, and even enough, for an interval by resampling them.
+pub(crate) fn can_resample(labels: &[bool], unit: &[usize]) -> bool {
+    let of = |class: bool| {
+        let own: BTreeSet<usize> =
+            unit.iter().zip(labels).filter(|&(_, &label)| label == class).map(|(&of, _)| of).collect();
+        own.len()
+    };
+    of(true).min(of(false)) >= LEAST_RESAMPLED && class_freedom(labels, unit).is_some()
+}
+
 /// Whether every item is a unit of its own.
 pub(crate) fn are_alone(unit: &[usize]) -> bool {
     unit.iter().collect::<BTreeSet<_>>().len() == unit.len()

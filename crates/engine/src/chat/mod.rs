@@ -309,7 +309,7 @@ mod tests {
                 .and_then(|t| t.render(&[Message::user("Hi")], thinking))
                 .map_err(|e| e.to_string())
         };
-        assert_eq!(with(None), Ok("Hi<think>\n".into()));
+        assert_eq!(with(None), Ok("Hi<think>".into()));
         assert!(with(Some(false)).unwrap_err().contains("it opens a thought whatever it is told"));
     }
 

@@ -1,11 +1,11 @@
 //! Step 3: the same probe for each score of the items, and whether the scores are more than one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use headtemper_stats::pearson;
+use headtemper_stats::{fisher_range, pearson};
 
 use super::{
     Axis, AxisPair, Check, GateFile, Kind, Outcome,
@@ -42,8 +42,8 @@ impl Declared {
     }
 }
 
-/// A fitted axis, with its out-of-fold predictions by the row in the features file, and what must be known of its labels.
-type Found = (Axis, BTreeMap<usize, f64>, Vec<String>);
+/// A fitted axis, with its out-of-fold predictions and their units by the row in the features file, and what must be known of its labels.
+type Found = (Axis, BTreeMap<usize, (f64, usize)>, Vec<String>);
 
 /// Step 3 as it was run.
 #[derive(Default)]
@@ -104,7 +104,7 @@ fn score_columns(path: &Path) -> Result<Vec<String>> {
         Npz::names_in(path)?.into_iter().filter(|name| name.starts_with("scores.")).collect()
     } else {
         let items = read_items(path, &ReadAs::default())?;
-        let names: std::collections::BTreeSet<&String> = items.iter().flat_map(|item| item.scores.keys()).collect();
+        let names: BTreeSet<&String> = items.iter().flat_map(|item| item.scores.keys()).collect();
         names.into_iter().map(|name| format!("scores.{name}")).collect()
     };
     if names.is_empty() {
@@ -130,11 +130,19 @@ pub(crate) fn run(
     let mut pairs = Vec::new();
     for (i, (a, of_a, _)) in found.iter().enumerate() {
         for (b, of_b, _) in &found[i + 1..] {
-            let both: Vec<(f64, f64)> = of_a.iter().filter_map(|(row, x)| of_b.get(row).map(|y| (*x, *y))).collect();
-            let (x, y): (Vec<f64>, Vec<f64>) = both.iter().copied().unzip();
-            let r = pearson(&x, &y);
-            let flagged = r.abs() >= axes.correlation;
-            pairs.push(AxisPair { a: a.name.clone(), b: b.name.clone(), items: both.len(), r, flagged });
+            let both = of_a.iter().filter_map(|(row, (x, unit))| Some(((*x, of_b.get(row)?.0), unit)));
+            let (both, units): (Vec<(f64, f64)>, BTreeSet<usize>) = both.unzip();
+            let (x, y): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
+            let (r, units) = (pearson(&x, &y), units.len());
+            pairs.push(AxisPair {
+                a: a.name.clone(),
+                b: b.name.clone(),
+                items: x.len(),
+                units,
+                r,
+                range: fisher_range(r, units).into(),
+                flagged: r.abs() >= axes.correlation,
+            });
         }
     }
     let (mut axes, mut warnings) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
@@ -206,7 +214,8 @@ fn one(
         }
         outcome => outcome,
     };
-    let predictions = train.rows.iter().copied().zip(fitted.out_of_fold[chosen].iter().copied()).collect();
+    let predicted = fitted.out_of_fold[chosen].iter().copied().zip(train.units.iter().copied());
+    let predictions = train.rows.iter().copied().zip(predicted).collect();
     Ok((axis, predictions, warnings))
 }
 

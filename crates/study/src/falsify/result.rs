@@ -243,9 +243,15 @@ pub struct AxisPair {
     pub b: String,
     /// Items that have both.
     pub items: usize,
+    /// Prompts or groups of these items; as many as items where each is of its own.
+    #[serde(default)]
+    pub units: usize,
     /// Pearson's correlation of their out-of-fold predictions.
     #[serde(deserialize_with = "number")]
     pub r: f64,
+    /// Its 95 % interval over so many pairs (Fisher).
+    #[serde(default = "Ends::none")]
+    pub range: Ends,
     /// Whether they count as one.
     pub flagged: bool,
 }

@@ -272,14 +272,14 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], 
         }));
     }
     for pair in pairs.iter().filter(|pair| pair.flagged) {
-        let mut check = Check::at_most(
-            Kind::Share,
-            &format!("size of r of {} and {}", pair.a, pair.b),
-            pair.r.abs(),
-            config.correlation,
-        );
+        let what = format!("size of r of {} and {}", pair.a, pair.b);
+        let mut check = Check::at_most(Kind::Share, &what, pair.r.abs(), config.correlation);
         check.outcome = Outcome::Failed;
-        checks.push(check);
+        let Ends { low, high } = pair.range;
+        let size = if pair.r < 0.0 { Ends { low: -high, high: -low } } else { pair.range };
+        let check = check.known_to(size, gates);
+        // Few pairs lie on a line by chance.
+        checks.push(if pair.units < gates.min_class { check.or_inconclusive() } else { check });
     }
     let passed = axes.iter().filter(|axis| axis.outcome == Outcome::Passed).count();
     let flagged = pairs.iter().filter(|pair| pair.flagged).count();

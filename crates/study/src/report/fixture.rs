@@ -218,7 +218,7 @@ fn outcomes(tables: Vec<SweepTable>) -> Outcomes {
 }
 
 /// The reference, a control, and two heads together at two λ; the arm at the second λ is a finding.
-pub(super) fn sweep() -> Outcomes {
+pub(crate) fn sweep() -> Outcomes {
     let mut arms = vec![
         arm("base", Role::Reference, 1.0),
         arm("all@1", Role::Control, 1.0),

@@ -9,7 +9,7 @@ use crate::{
         heatmap::axis_names,
         sweep::lambda,
         sweep_chart::{names, told},
-        text::{fixed, p_value, put},
+        text::{escape, fixed, p_value, put},
     },
     significance::LEVEL,
     sweep::{
@@ -25,7 +25,7 @@ const AXIS: f64 = 34.0;
 /// With fewer heads, the table reads better.
 const FEWEST: usize = 8;
 
-/// The maps of one outcome, one per λ; nothing unless every set is one head and there are enough of them.
+/// The maps of one outcome, one per λ and positions; nothing unless every set is one head and there are enough of them.
 pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compared<'_>) -> String {
     if outcomes.tables.len() < FEWEST || outcomes.tables.iter().any(|table| table.heads.len() != 1) {
         return String::new();
@@ -33,21 +33,23 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compar
     let arms = || outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered);
     let size = |arm: &ArmOutcome| arm.difference.of(which).map_or(0.0, |d| in_units(which, d.mean).abs());
     let limit = round_up(arms().map(|(_, arm)| size(arm)).filter(|size| size.is_finite()).fold(0.0, f64::max));
-    let mut lambdas: Vec<f64> = arms().map(|(_, arm)| arm.lambda).filter(|lambda| lambda.is_finite()).collect();
-    lambdas.sort_by(|one, other| other.total_cmp(one));
-    lambdas.dedup();
+    let places = arms().map(|(table, arm)| (table.positions.as_str(), arm.lambda));
+    let mut places: Vec<(&str, f64)> = places.filter(|(_, lambda)| lambda.is_finite()).collect();
+    places.sort_by(|one, other| one.0.cmp(other.0).then(other.1.total_cmp(&one.1)));
+    places.dedup();
     let (title, unit) = names(which);
     let mut out = String::from(r#"<div class="maps">"#);
-    for at in lambdas {
+    for (positions, at) in places {
         let cells: BTreeMap<(usize, usize), &ArmOutcome> = arms()
-            .filter(|(_, arm)| arm.lambda == at)
+            .filter(|(table, arm)| arm.lambda == at && table.positions == positions)
             .map(|(table, arm)| ((table.heads[0].layer, table.heads[0].head), arm))
             .collect();
         put!(
             out,
-            r#"<figure><figcaption><b>{title} at λ = {}</b>, difference in {unit}. <span class="key pos"></span> up,
+            r#"<figure><figcaption><b>{title} at λ = {}{}</b>, difference in {unit}. <span class="key pos"></span> up,
             <span class="key neg"></span> down; full colour is ±{}. Outlined: p max at most 0.05.</figcaption>{}</figure>"#,
             lambda(at),
+            if outcomes.in_places() { format!(" at {}", escape(positions)) } else { String::new() },
             fixed(limit, usize::from(limit < 10.0)),
             map(&cells, heads_per_layer, (which, limit))
         );
@@ -116,7 +118,7 @@ fn tip((layer, head): (usize, usize), which: Compared<'_>, d: &Difference) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::{report::fixture, sweep::outcome::SweepTable};
 
     #[test]
     fn every_head_has_a_cell() {
@@ -126,6 +128,13 @@ mod tests {
         assert_eq!(out.matches(r#"class="cell"#).count(), 9);
         assert_eq!(out.matches(r#"class="undefined""#).count(), 1, "the arm that is not compared");
         assert_eq!(out.matches(r#"class="outline""#).count(), 1);
+        let mut twice = outcomes.clone();
+        for table in &outcomes.tables {
+            twice.tables.push(SweepTable { positions: "response".into(), ..table.clone() });
+        }
+        let out = draw(&twice, &[4, 0, 5], Compared::MeanTokens);
+        assert_eq!((out.matches("<figure>").count(), out.matches(" at response</b>").count()), (2, 1));
+        assert_eq!(out.matches(r#"class="outline""#).count(), 2, "neither hides the other");
         assert!(draw(&fixture::sweep(), &[4, 4], Compared::MeanTokens).is_empty(), "sets are no map");
         assert!(draw(&fixture::single_heads(&[3]), &[3], Compared::MeanTokens).is_empty(), "too few");
     }

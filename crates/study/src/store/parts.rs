@@ -206,7 +206,9 @@ mod tests {
         assert_eq!(parts().with("ends", "never").changes(&was), ["ends (--ignore-eos) was none, is never"]);
         assert_eq!(
             parts().with("items", [("a", "1"), ("b", "x")]).changes(&was),
-            ["items differ; the first that differs is 'b'"]
+            [
+                "items differ; the first that differs is 'b', in its text or what is made of it (system message, template)"
+            ]
         );
     }
 }

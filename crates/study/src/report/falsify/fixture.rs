@@ -134,7 +134,9 @@ fn pairs(axes: &[Axis]) -> Vec<AxisPair> {
         .enumerate()
         .map(|(at, (i, j))| {
             let (a, b) = of(i, j);
-            AxisPair { a, b, items: 100, r: if at == 0 { 0.9 } else { -0.1 }, flagged: at == 0 }
+            let (r, range) =
+                if at == 0 { (0.9, Ends { low: 0.85, high: 0.93 }) } else { (-0.1, Ends { low: -0.29, high: 0.1 }) };
+            AxisPair { a, b, items: 100, units: 100, r, range, flagged: at == 0 }
         })
         .collect()
 }
