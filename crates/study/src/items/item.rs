@@ -261,12 +261,16 @@ impl Item {
     pub(crate) fn parse(line: &str, number: usize, raw: bool) -> std::result::Result<Self, String> {
         // A byte order mark, which editors on Windows put before the first line.
         let line = line.trim_start_matches('\u{feff}');
-        let mut fields = match serde_json::from_str(line) {
-            Ok(Unique(Value::Object(fields))) => fields,
-            Ok(Unique(other)) => return Err(format!("not a JSON object but {}", kind(&other))),
-            Err(e) if e.is_data() => return Err(e.to_string()),
-            Err(e) => return Err(format!("not JSON ({e}){}", nan_is_none(line))),
-        };
+        match serde_json::from_str(line) {
+            Ok(Unique(Value::Object(fields))) => Self::of(fields, number, raw),
+            Ok(Unique(other)) => Err(format!("not a JSON object but {}", kind(&other))),
+            Err(e) if e.is_data() => Err(e.to_string()),
+            Err(e) => Err(format!("not JSON ({e}){}", nan_is_none(line))),
+        }
+    }
+
+    /// An item of these fields; `number` names it if they do not.
+    pub(crate) fn of(mut fields: Map<String, Value>, number: usize, raw: bool) -> std::result::Result<Self, String> {
         let id = match fields.remove("id") {
             None | Some(Value::Null) => number.to_string(),
             Some(Value::String(id)) if !id.is_empty() => id,

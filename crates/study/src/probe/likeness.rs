@@ -2,6 +2,7 @@
 
 use half::f16;
 use headtemper_stats::Random;
+use rayon::prelude::*;
 
 /// The fewest features by which rows count as one item: fewer may be equal by chance, as lengths are.
 pub(super) const NAMING: usize = 8;
@@ -84,18 +85,24 @@ impl Likeness {
     /// Sketches of rows, as they are and rounded to f16.
     fn sketched(&self, x: &[f64]) -> (Vec<Sketch>, Vec<Sketch>) {
         let mut random = Random::new(0, 0);
-        let signs: Vec<u64> = self.centre.iter().map(|_| random.bits()).collect();
+        let sign = |k: usize, bits: u64| if bits >> k & 1 == 0 { 1.0 } else { -1.0 };
+        let signs: Vec<Sketch> = self
+            .centre
+            .iter()
+            .map(|_| {
+                let bits = random.bits();
+                std::array::from_fn(|k| sign(k, bits))
+            })
+            .collect();
         let of = |row: &[f64], round: fn(f64) -> f64| {
             let mut sums = [0.0; SUMS];
             for (((&x, centre), spread), signs) in row.iter().zip(&self.centre).zip(&self.spread).zip(&signs) {
                 let x = (round(x) - centre) / spread;
-                for (k, sum) in sums.iter_mut().enumerate() {
-                    *sum += if signs >> k & 1 == 0 { x } else { -x };
-                }
+                sums.iter_mut().zip(signs).for_each(|(sum, sign)| *sum += sign * x);
             }
             sums.map(|sum| sum / (row.len() as f64).sqrt())
         };
-        let rows = x.chunks_exact(self.centre.len());
+        let rows = x.par_chunks_exact(self.centre.len());
         rows.map(|row| (of(row, |x| x), of(row, |x| f16::from_f64(x).into()))).unzip()
     }
 }

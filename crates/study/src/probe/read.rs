@@ -256,7 +256,7 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
 
 /// The hashes of an entry's prompt and response, if it is an item, empty for what it lacks; and whether the response was cut off.
 fn texts_and_end(value: &Value, number: usize) -> ([String; 2], Option<bool>) {
-    let item = value.as_object().and_then(|_| Item::parse(&value.to_string(), number, false).ok());
+    let item = value.as_object().and_then(|fields| Item::of(fields.clone(), number, false).ok());
     // A row of generated answers has its prompt for people to read: of a conversation the last message.
     let is_row = ["variant", "n_tokens"].iter().any(|name| value.get(name).is_some());
     let prompt = |item: &Item| if is_row { String::new() } else { prompt_hash(item) };

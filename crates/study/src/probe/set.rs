@@ -86,9 +86,6 @@ impl ProbeSet {
     /// What a reader must know about how the set came about.
     pub fn warnings(&self) -> Vec<String> {
         let mut out = self.label_warnings();
-        if self.origin.unlabelled > 0 {
-            out.push(format!("left out for want of a label: {}", count(self.origin.unlabelled, "item")));
-        }
         out.extend(self.truncation(&self.cut_off));
         let shared = self.shared();
         if shared > 0 {
@@ -142,9 +139,12 @@ impl ProbeSet {
         Truncation::of(&ends, n).told(["the positive class", "the negative class"], [n, ends.len() - n], so)
     }
 
-    /// The part of it that says whether the labels are labels of these features at all.
+    /// The part of it that says whether the labels are labels of these features at all, and of how many.
     pub(crate) fn label_warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
+        if self.origin.unlabelled > 0 {
+            out.push(format!("left out for want of a label: {}", count(self.origin.unlabelled, "item")));
+        }
         if let Some(others) = self.origin.other_texts {
             out.push(format!(
                 "the labels of {others} of {} items stand beside another prompt or response than the one that was captured: they say \

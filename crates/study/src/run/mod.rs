@@ -37,7 +37,7 @@ use crate::{
         files::{read_json, write_text},
     },
     sweep::{
-        Answered, SweepRun,
+        SweepRun,
         files::{SWEEP_FILES, write_lambda, write_outcomes},
         run::SweepPlan,
         sweep,
@@ -266,20 +266,10 @@ impl Study<'_> {
         let settings = SweepRun { items, from, groups, arms: &arms, options: &options, grader, shard: None };
         let keys = rows.iter().flatten().map(|row| row.key.clone()).collect();
         self.run.begin("sweep")?;
-        Plan::new(keys, SweepPlan::new(self.engine, &settings)).save(&self.run)?;
+        let plan = Plan::new(keys, SweepPlan::new(self.engine, &settings));
+        plan.save(&self.run)?;
         write_lambda(&self.run, &arms, &self.engine.spec().heads_per_layer(), self.engine.identity())?;
-        let answered = Answered {
-            items,
-            groups,
-            arms: &arms,
-            rows: &rows,
-            grader,
-            judged: None,
-            max_new_tokens: options.max_new_tokens,
-            temperature: options.sampling.temperature,
-            prompts_open_thought: self.thoughts.by_prompt,
-        };
-        let outcomes = write_outcomes(&self.run, &answered, self.log.rows().values())?;
+        let outcomes = write_outcomes(&self.run, &plan.plan.answered(items, &rows, None), self.log.rows().values())?;
         let key = digest(&(&self.key, config, &rows.iter().flatten().map(|row| &row.key).collect::<Vec<_>>()));
         self.run.finish(
             "sweep",

@@ -46,16 +46,18 @@ impl Parts {
         let raw = |of: &Self| of.0.get(Self::RAW) == Some(&Value::Bool(true));
         let (raw_was, raw_is) = (raw(was), raw(self));
         let mut out = Vec::new();
-        if raw_was == raw_is {
-            compare_fields("", &was.0, &self.0, &mut out);
-            return out;
-        }
-        let noted = [was, self].iter().all(|of| of.0.contains_key(Self::RAW));
-        let same_items = was.0.get(ITEMS) == self.0.get(ITEMS) && !noted;
         let without = |of: &Self, left_out: &[&str]| -> Map<String, Value> {
             let fields = of.0.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
             fields.map(|(name, value)| (name.clone(), value.clone())).collect()
         };
+        if raw_was == raw_is {
+            // What is kept of items differs wherever they do.
+            let kept: &[&str] = if was.0.get(ITEMS) == self.0.get(ITEMS) { &[] } else { &[LABELS] };
+            compare_fields("", &without(was, kept), &without(self, kept), &mut out);
+            return out;
+        }
+        let noted = [was, self].iter().all(|of| of.0.contains_key(Self::RAW));
+        let same_items = was.0.get(ITEMS) == self.0.get(ITEMS) && !noted;
         if same_items {
             // Token for token the same: earlier versions did not note whether prompts were raw. A run always notes it, and its items
             // are lines of a file, which do not tell.
@@ -72,6 +74,8 @@ impl Parts {
 
 /// The part that names the items, with what is read of each.
 const ITEMS: &str = "items";
+/// That of a capture which names what it keeps of them besides the text: labels, prompts, numbers.
+const LABELS: &str = "labels";
 
 /// A part's name in messages: with the option that it comes from, where the name alone does not say it.
 fn told(name: &str) -> &str {

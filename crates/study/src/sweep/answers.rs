@@ -9,7 +9,7 @@ use headtemper_engine::Identity;
 use serde_json::json;
 
 use super::{
-    Answered, Arm,
+    Arm,
     files::{write_outcomes, write_report},
     fired_by_arm,
     mark::{JudgedAnswers, Mark, marks_by_rules},
@@ -153,17 +153,7 @@ impl SweptAnswers {
         };
         let marks = rows.iter().enumerate().map(of_arm).collect();
         let judged = JudgedAnswers { marks, ..judged };
-        let answered = Answered {
-            items,
-            groups: plan.groups.as_deref(),
-            arms: &plan.arms,
-            rows,
-            grader,
-            judged: Some(&judged),
-            max_new_tokens: plan.max_new_tokens,
-            temperature: plan.sampling.temperature,
-            prompts_open_thought: plan.prompts_open_thought,
-        };
+        let answered = plan.answered(items, rows, Some(&judged));
         let outcomes = write_outcomes(run, &answered, self.others.iter())?;
         let from = Some((&*self.dir, self.all));
         write_report(run, &self.identity, plan, (&answered, &outcomes), &self.fired, from)?;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, Parts, Plan, Predicate, Progress, Result, RowLog, RunDir, Shard,
-    Sharded, Shards, StudyError, SweepOptions,
+    Arm, Grader, HookCounts, Item, ItemsFrom, Joined, JudgedAnswers, Parts, Plan, Predicate, Progress, Result, Row,
+    RowLog, RunDir, Shard, Sharded, Shards, StudyError, SweepOptions,
     capture::{named_items, prompts},
     items::{answer::gold_warning, thought::Thoughts, units::check_groups},
     store::digest::digest,
@@ -131,8 +131,31 @@ impl SweepPlan {
         if planned != rows || rows == 0 {
             return Err(format!("its arms, seeds and items make {planned} rows, but it lists {rows}"));
         }
-        let lines = self.items.iter().enumerate();
-        lines.map(|(index, line)| Item::parse(&line.to_string(), index + 1, self.raw)).collect()
+        let item = |(index, value): (usize, &Value)| match value {
+            Value::Object(fields) => Item::of(fields.clone(), index + 1, self.raw),
+            other => Err(format!("item {} is {other}, not an object", index + 1)),
+        };
+        self.items.iter().enumerate().map(item).collect()
+    }
+
+    /// The answers of the planned arms, `rows` arm by arm, to its items as they were parsed.
+    pub(crate) fn answered<'a>(
+        &'a self,
+        items: &'a [Item],
+        rows: &'a [Vec<Row>],
+        judged: Option<&'a JudgedAnswers>,
+    ) -> Answered<'a> {
+        Answered {
+            items,
+            groups: self.groups.as_deref(),
+            arms: &self.arms,
+            rows,
+            grader: self.hedges.as_ref(),
+            judged,
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.sampling.temperature,
+            prompts_open_thought: self.prompts_open_thought,
+        }
     }
 }
 
@@ -190,7 +213,7 @@ pub fn sweep_run(
 /// If they do not make up one run, or the directory belongs to another.
 pub fn merge_sweep(out: &Path, shards: &[PathBuf], progress: &mut dyn Progress) -> Result<Outcomes> {
     let shards = Shards::open(shards)?;
-    let Joined { mut plan, mut rows, others } = shards.join::<SweepPlan, crate::Row>()?;
+    let Joined { mut plan, mut rows, others } = shards.join::<SweepPlan, Row>()?;
     // What else was tried in the shards.
     rows.extend(others);
     for dir in shards.dirs() {
@@ -245,21 +268,7 @@ fn outcomes(
     let rows = by_arm(log, keys, plan.arms.len());
     let fired = fired_by_arm((items, &plan.seeds), &plan.arms, &rows)?;
     write_lambda(run, &plan.arms, &plan.heads_per_layer, identity)?;
-    let (grader, max_new_tokens) = (plan.hedges.as_ref(), plan.max_new_tokens);
-    let (groups, arms) = (plan.groups.as_deref(), &plan.arms[..]);
-    let temperature = plan.sampling.temperature;
-    let prompts_open_thought = plan.prompts_open_thought;
-    let answered = Answered {
-        items,
-        groups,
-        arms,
-        rows: &rows,
-        grader,
-        judged: None,
-        max_new_tokens,
-        temperature,
-        prompts_open_thought,
-    };
+    let answered = plan.answered(items, &rows, None);
     let outcomes = write_outcomes(run, &answered, log.rows().values())?;
     finish(run, plan, log.len(), &fired)?;
     write_report(run, identity, plan, (&answered, &outcomes), &fired, None)?;
