@@ -47,7 +47,7 @@ pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// The 95 % interval of a correlation over `n` independent pairs, on the scale of its inverse hyperbolic tangent (Fisher 1921). NaN for fewer
-/// than four pairs, and where every pair lies on one line, whose error is not known.
+/// than four pairs, and without width where all of them lie on one line.
 pub fn fisher_range(r: f64, n: usize) -> Range {
     let none = Range { low: f64::NAN, high: f64::NAN };
     if n < 4 || r.is_nan() {

@@ -169,8 +169,13 @@ impl ChatTemplate {
     /// As [`Self::render`], and if the prompt does not hold a message of another than the assistant.
     pub(crate) fn render_whole(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
         let text = self.render(messages, thinking)?;
-        let unseen = |message: &Message| message.role != "assistant" && !text.contains(message.content.trim());
-        match messages.iter().position(unseen) {
+        // A template may write a message otherwise, as the result of a tool in JSON; and one that it leaves out may stand there by chance.
+        let seen = |at: usize, message: &Message| match message.role.as_str() {
+            "assistant" => true,
+            "user" | "system" if text.contains(message.content.trim()) => true,
+            _ => self.writes(messages, at, thinking),
+        };
+        match messages.iter().enumerate().position(|(at, message)| !seen(at, message)) {
             None => Ok(text),
             Some(at) => {
                 let role = &messages[at].role;
@@ -178,6 +183,16 @@ impl ChatTemplate {
                 Err(EngineError::Template { path: self.path.clone(), why })
             }
         }
+    }
+}
+
+impl ChatTemplate {
+    /// Whether the content of a message is in the prompt: another one of its own would be.
+    fn writes(&self, messages: &[Message], at: usize, thinking: Option<bool>) -> bool {
+        const MARK: &str = "x7Qk2vZp9m";
+        let mut marked = messages.to_vec();
+        marked[at].content = MARK.into();
+        self.render(&marked, thinking).is_ok_and(|text| text.contains(MARK))
     }
 }
 
@@ -299,6 +314,15 @@ mod tests {
         };
         assert_eq!(of("assistant"), Ok("[Hi]".into()), "a template may tell what it said otherwise");
         assert!(of("human").unwrap_err().contains("it leaves message 1 out (role 'human')"));
+        let of_tool = |content: &str, template: &str| {
+            let tool = Message { role: "tool".into(), content: content.into() };
+            ChatTemplate::new(template.into(), Special::default(), Path::new("m"))
+                .and_then(|t| t.render_whole(&[Message::user("Hi"), tool], None))
+                .map_err(|e| e.to_string())
+        };
+        let json = "{% for m in messages %}[{{ m.content | tojson if m.role == 'tool' else m.content }}]{% endfor %}";
+        assert_eq!(of_tool("a \"b\"", json), Ok(r#"[Hi]["a \"b\""]"#.into()));
+        assert!(of_tool("Hi", roles).unwrap_err().contains("it leaves message 1 out"), "although there is a Hi");
     }
 
     #[test]

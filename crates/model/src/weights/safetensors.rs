@@ -120,11 +120,15 @@ impl Shards {
         for (name, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
             let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
             let entry = Entry { shard: self.maps.len(), start, end, shape: info.shape.clone(), dtype: info.dtype };
-            if let Some(other) = self.tensors.insert(name.clone(), entry).filter(|other| other.shard < self.maps.len())
-            {
-                let why = format!("'{name}' stands in shard {} as well", other.shard + 1);
+            let same = |other: &Entry| {
+                let theirs = self.maps.get(other.shard).map(|of| &of[other.start..other.end]);
+                (&other.shape, other.dtype) == (&entry.shape, entry.dtype) && theirs == Some(&map[start..end])
+            };
+            if let Some(other) = self.tensors.get(&name).filter(|other| !same(other)) {
+                let why = format!("'{name}' has other values than in shard {}", other.shard + 1);
                 return Err(ModelError::Malformed { path: path.into(), kind: "shard of a checkpoint", why });
             }
+            self.tensors.insert(name, entry);
         }
         self.maps.push(Arc::new(map));
         Ok(())

@@ -246,7 +246,10 @@ fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: &mut dyn Pr
     let chosen = &probe.meta.results[probe.meta.chosen];
     let frozen = Frozen { probe_sha256, gates_sha256: gates_sha256.into(), c: chosen.c, threshold: chosen.cv.best_thr };
     if let Some(before) = before.filter(|before| *before != frozen) {
-        let why = format!("was frozen with the probe {}, which is now {}", before.probe_sha256, frozen.probe_sha256);
+        let why = format!(
+            "was frozen with the probe {}, which is now {}\nhint: if nothing was changed, another version froze it; give a new directory",
+            before.probe_sha256, frozen.probe_sha256
+        );
         return Err(StudyError::content(&path, why));
     }
     write_whole(&run.file(PROBE_FILE), |file| file.write_all(&bytes))?;

@@ -279,7 +279,9 @@ pub(crate) fn axes(gates: &Gates, config: &AxesConfig, (axes, pairs): (&[Axis], 
         let size = if pair.r < 0.0 { Ends { low: -high, high: -low } } else { pair.range };
         let check = check.known_to(size, gates);
         // Few pairs lie on a line by chance.
-        checks.push(if pair.units < gates.min_class { check.or_inconclusive() } else { check });
+        let few = pair.units < gates.min_class && gates.failed_by == FailedBy::Interval;
+        let why = format!("{} items, prompts or groups have both, but {} are needed", pair.units, gates.min_class);
+        checks.push(if few { Check { why: Some(why), ..check.or_inconclusive() } } else { check });
     }
     let passed = axes.iter().filter(|axis| axis.outcome == Outcome::Passed).count();
     let flagged = pairs.iter().filter(|pair| pair.flagged).count();

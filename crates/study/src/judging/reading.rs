@@ -55,22 +55,18 @@ pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
     if !ends_there(rest) || contradicted || qualified(rest, &lines[1..]) { Err(Missing::Unparsable) } else { Ok(index) }
 }
 
-/// Whether what follows yes or no says the opposite: "No, it does", "Yes, it does not".
+/// Whether what follows yes or no says the opposite and nothing else: "No, it does.", "Yes, it does not.".
 fn denies(said: &str, rest: &str) -> bool {
-    let words: Vec<String> = rest
-        .split(|c: char| c.is_whitespace() || c == ',')
-        .filter(|word| !bare(word).is_empty())
-        .map(str::to_lowercase)
-        .collect();
-    let [subject, verb, ..] = &words[..] else { return false };
-    let verb = verb.replace('\u{2019}', "'");
-    let negated = bare(&verb).ends_with("n't") || words.get(2).is_some_and(|word| bare(word) == "not");
-    ["it", "this", "that", "they"].contains(&bare(subject))
-        && match said.to_lowercase().as_str() {
-            "yes" => negated,
-            "no" => !negated && ["does", "do"].contains(&bare(&verb)),
-            _ => false,
-        }
+    let clause = bare(rest).split(['.', ',', ';', ':', '!', '\n']).next().unwrap_or_default();
+    let clause = clause.to_lowercase().replace('\u{2019}', "'");
+    let words: Vec<&str> = clause.split_whitespace().collect();
+    let (subject, negated) = match words[..] {
+        [subject, verb] if verb.ends_with("n't") => (subject, true),
+        [subject, _, "not"] => (subject, true),
+        [subject, "does" | "do"] => (subject, false),
+        _ => return false,
+    };
+    ["it", "this", "that", "they"].contains(&subject) && said.eq_ignore_ascii_case(if negated { "yes" } else { "no" })
 }
 
 /// The level from 1 to 5 that a reply says.
@@ -230,12 +226,14 @@ mod tests {
             ("Yes, the answer says so, but not in these words.", Ok(0)),
             ("No doubt it does", Err(Unparsable)),
             ("No, it does.", Err(Unparsable)),
-            ("NO. It does cover the claim.", Err(Unparsable)),
+            ("No. It does nothing of the kind.", Ok(1)),
+            ("Yes. It is not only said but stressed.", Ok(0)),
             ("No, it does not.", Ok(1)),
             ("No, it doesn\u{2019}t.", Ok(1)),
             ("No, it is wrong.", Ok(1)),
             ("Yes, it does not", Err(Unparsable)),
-            ("Yes, it isn't there", Err(Unparsable)),
+            ("Yes, it isn't.", Err(Unparsable)),
+            ("Yes. It isn't verbatim, but it says so.", Ok(0)),
             ("Yes, it does.", Ok(0)),
             ("No-one says that", Err(Unparsable)),
             ("Yesterday", Err(Unparsable)),

@@ -51,10 +51,14 @@ pub(super) fn prompt_names(hashes: Option<&[String]>) -> Vec<Option<u64>> {
 
 /// Refuses a probe that was changed where it was frozen.
 fn check_frozen(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.file_name().is_none_or(|name| name != PROBE_FILE) {
+        return Ok(());
+    }
     let dir = path.parent().unwrap_or(Path::new(""));
-    let (file, named) = match read_json::<Value>(&dir.join(FROZEN)) {
-        Ok(frozen) => (FROZEN, frozen.get(PROBE_SHA256).cloned()),
-        Err(_) => (MANIFEST, Manifest::read(dir).ok().and_then(|manifest| manifest.fact(PROBE_SHA256).cloned())),
+    let (file, named) = if dir.join(FROZEN).exists() {
+        (FROZEN, read_json::<Value>(&dir.join(FROZEN))?.get(PROBE_SHA256).cloned())
+    } else {
+        (MANIFEST, Manifest::read(dir).ok().and_then(|manifest| manifest.fact(PROBE_SHA256).cloned()))
     };
     let named = named.and_then(|named| named.as_str().map(str::to_owned));
     let is = hex(&Sha256::digest(bytes));

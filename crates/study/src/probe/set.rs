@@ -334,7 +334,7 @@ impl FeatureRows {
             table.prompts.as_ref().map(|prompts| rows.iter().map(|&row| prompts[row].clone()).collect());
         let responses: Option<Vec<String>> =
             table.responses.as_ref().map(|responses| rows.iter().map(|&row| responses[row].clone()).collect());
-        let first = Likeness::of(&x, table.features).map(|likeness| likeness.first()).unwrap_or_default();
+        let first = Likeness::of(&x, table.features).map(|likeness| likeness.first(&x)).unwrap_or_default();
         let groups: Option<Vec<Option<String>>> =
             self.groups.as_ref().map(|groups| rows.iter().map(|&row| groups.values[row].clone()).collect());
         if let (Some(Groups { column, .. }), Some(values)) = (&self.groups, &groups)

@@ -160,7 +160,7 @@ pub(super) fn several(heads_per_layer: &[usize], n: usize) -> Attribution {
 
 fn difference(mean: f64, p_max: Option<f64>) -> Difference {
     let (low, high) = (mean - 0.03, mean + 0.03);
-    let random = p_max.map(|_| BesideRandom { sets: 9, reach: 2, p: 0.3, p_max: 0.4 });
+    let random = p_max.map(|_| BesideRandom { sets: 9, reach: 2, p: 0.3, p_max: 0.4, enough: 9 });
     Difference { items: 139, differing: 20, mean, low, high, p: 0.04, p_max, random }
 }
 

@@ -350,7 +350,7 @@ pub(super) mod tests {
                 (arm.assertion_asymmetry, arm.truncated, arm.changed) = (Some(hole), hole, hole);
                 for which in Compared::all(&[]) {
                     if let Some(&d) = arm.difference.of(which) {
-                        let random = Some(BesideRandom { sets: 9, reach: 9, p: hole, p_max: hole });
+                        let random = Some(BesideRandom { sets: 9, reach: 9, p: hole, p_max: hole, enough: 9 });
                         let (mean, low, high, p, p_max) = (hole, hole, hole, hole, Some(hole));
                         arm.difference.set(which, Some(Difference { mean, low, high, p, p_max, random, ..d }));
                     }

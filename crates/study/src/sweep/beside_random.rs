@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Tail, as_extreme, p_value};
 
-use crate::sweep::outcome::BesideRandom;
+use crate::{significance::LEVEL, sweep::outcome::BesideRandom};
 
 /// An arm with a tempered or a random head set.
 pub(crate) struct SetArm<'a, L> {
@@ -67,6 +67,7 @@ fn of_like_sets<L>(arms: &[&SetArm<'_, L>], families: usize) -> Vec<(usize, Besi
             reach: as_extreme(arm.mean, &random, Tail::TwoSided),
             p: p_value(arm.mean, &random, Tail::TwoSided),
             p_max: tidied(families as f64 * some_of(tempered, reach, best.len())).min(1.0),
+            enough: enough(tempered, families),
         };
         (!random.is_empty()).then_some((arm.index, found))
     };
@@ -77,6 +78,12 @@ fn of_like_sets<L>(arms: &[&SetArm<'_, L>], families: usize) -> Vec<(usize, Besi
 fn some_of(drawn: usize, reach: usize, all: usize) -> f64 {
     let none = (0..drawn).map(|i| (all - reach).saturating_sub(i) as f64 / (all - i) as f64).product::<f64>();
     1.0 - none
+}
+
+/// The fewest random sets beside which one of so many tempered sets that reaches furthest alone has a p of [`LEVEL`] over all families:
+/// `families · tempered / (tempered + enough)`.
+fn enough(tempered: usize, families: usize) -> usize {
+    tidied(tempered as f64 * (families as f64 / LEVEL - 1.0)).ceil() as usize
 }
 
 /// Removes the rounding error in the last digits, which must not make a number of sets that just suffices miss the level.
@@ -102,8 +109,32 @@ mod tests {
                 mean: if index == 0 { 1.0 } else { 0.0 },
             };
             let arms: Vec<_> = (0..tempered + random).map(arm).collect();
-            let p = beside_random(&arms)[0].1.p_max;
-            assert!(p <= 0.05 && p > 0.049, "{tempered}: {p}");
+            let BesideRandom { p_max, enough, .. } = beside_random(&arms)[0].1;
+            assert!(p_max <= 0.05 && p_max > 0.049 && enough == random, "{tempered}: {p_max}, {enough}");
+        }
+    }
+
+    /// Each kind of set is a family of its own, and what it takes is what is said.
+    #[test]
+    fn sets_of_several_kinds_take_more_random_ones() {
+        for (kinds, tempered) in [(2usize, 1usize), (24, 1), (3, 2)] {
+            let random = tempered * (20 * kinds - 1);
+            let of_kind = tempered + random;
+            let names: Vec<String> = (0..kinds * of_kind).map(|i| i.to_string()).collect();
+            let of = |random: usize| {
+                let all = (0..kinds * of_kind).filter(|index| index % of_kind < tempered + random);
+                let arm = |index: usize| SetArm {
+                    index,
+                    random: index % of_kind >= tempered,
+                    set: &names[index],
+                    like: index / of_kind,
+                    lambda: 0.0,
+                    mean: if index == 0 { 1.0 } else { 0.0 },
+                };
+                beside_random(&all.map(arm).collect::<Vec<_>>()).into_iter().find(|(index, _)| *index == 0).unwrap().1
+            };
+            assert_eq!((of(random).enough, of(random - 1).enough), (random, random));
+            assert!(of(random).p_max <= 0.05 && of(random - 1).p_max > 0.05, "{kinds} kinds");
         }
     }
 

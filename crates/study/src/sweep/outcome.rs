@@ -213,6 +213,9 @@ pub struct BesideRandom {
     /// The same, corrected for looking at every arm of the sweep: how often at least one of as many sets as are tempered, taken from these
     /// and the random ones together, stands out as far at any λ; times the number of ways in which sets are alike.
     pub p_max: f64,
+    /// How many random sets it takes for a `p_max` of 0.05; 0 in files of earlier versions.
+    #[serde(default)]
+    pub enough: usize,
 }
 
 /// What random head sets of one size do at one λ.

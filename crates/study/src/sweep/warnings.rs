@@ -1,11 +1,9 @@
 //! What a reader must know before the numbers of a sweep.
 
-use std::collections::BTreeMap;
-
 use super::{
     asymmetry::LEAST,
     compared::Compared,
-    outcome::{ArmOutcome, Band, OF_CUT_OFF, Outcomes},
+    outcome::{ArmOutcome, Band, BesideRandom, OF_CUT_OFF, Outcomes},
 };
 use crate::{
     Role,
@@ -98,26 +96,14 @@ impl Outcomes {
     }
 
     fn few_random_sets(&self) -> Option<String> {
-        // Sets of one size at the same positions stand among the same random sets, of which calls may have drawn others at other λ; p is over
-        // all such families (`beside_random`).
-        let mut families: BTreeMap<(&str, usize), (usize, usize)> = BTreeMap::new();
-        for table in &self.tables {
-            let Some(random) = table.bands.iter().map(|band| band.sets).filter(|&sets| sets > 0).min() else {
-                continue;
-            };
-            let (tempered, least) = families.entry((&table.positions, table.heads.len())).or_insert((0, random));
-            (*tempered, *least) = (*tempered + 1, random.min(*least));
-        }
-        let count = families.len();
-        let least = |&(tempered, random): &(usize, usize)| (count * tempered) as f64 / (tempered + random) as f64;
-        let best = families.into_values().min_by(|one, other| least(one).total_cmp(&least(other)))?;
-        let (tempered, random) = best;
-        (least(&best) > LEVEL).then(|| {
-            let of = if count > 1 { format!(", where sets of {count} kinds are looked at") } else { String::new() };
+        let arms = || self.arms().filter(|(_, arm)| arm.role == Role::Tempered);
+        let beside = arms().flat_map(|(_, arm)| self.compared().filter_map(move |of| arm.difference.of(of)?.random));
+        let missing = |of: &BesideRandom| of.enough.saturating_sub(of.sets);
+        let closest = beside.min_by_key(|of| missing(of))?;
+        (missing(&closest) > 0).then(|| {
             format!(
-                "{random} random sets are too few beside {tempered}{of}: no p over all arms can be below {:.2}; {} could be",
-                least(&best).min(1.0),
-                tempered * (20 * count - 1)
+                "{} random sets are too few for a p over all arms of {LEVEL}, whatever the arms do: it takes {}",
+                closest.sets, closest.enough
             )
         })
     }
@@ -257,36 +243,5 @@ impl Outcomes {
             worst.lambda,
             least(&worst)
         ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{outcome::Outcomes, report::fixture};
-
-    /// The number of random sets that is advised is the least that can be enough (`beside_random`).
-    #[test]
-    fn random_sets_are_enough_for_every_kind_of_set() {
-        let told = |kinds: &[usize], sets: usize| {
-            let mut outcomes: Outcomes = fixture::sweep();
-            let mut table = outcomes.tables[0].clone();
-            table.bands.iter_mut().for_each(|band| band.sets = sets);
-            let heads = table.heads[0];
-            outcomes.tables = kinds
-                .iter()
-                .map(|&size| {
-                    let mut table = table.clone();
-                    table.heads = vec![heads; size];
-                    table
-                })
-                .collect();
-            outcomes.few_random_sets()
-        };
-        assert_eq!((told(&[1], 19), told(&[1, 1], 38), told(&[1, 3], 39)), (None, None, None));
-        let few = "18 random sets are too few beside 1: no p over all arms can be below 0.05; 19 could be";
-        assert_eq!(told(&[1], 18).as_deref(), Some(few));
-        let few = "38 random sets are too few beside 1, where sets of 2 kinds are looked at: no p over all arms can be below 0.05; 39 could be";
-        assert_eq!(told(&[1, 3], 38).as_deref(), Some(few));
-        assert_eq!(told(&[1], 0), None, "there are none");
     }
 }

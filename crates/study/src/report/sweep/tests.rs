@@ -23,7 +23,7 @@ fn what_is_found_is_said_and_what_random_sets_do_beside_it() {
     let out = drawn(&sweep);
     assert!(out.contains("<b>Accuracy</b>: 1 of 2 arms differs beyond chance; the largest difference is −12.0"));
     assert!(out.contains("2 of 9 random sets of the same size do as much (p 0.400)"));
-    let beside = |reach, p_max| beside_random(&BesideRandom { sets: 9, reach, p: p_max, p_max });
+    let beside = |reach, p_max| beside_random(&BesideRandom { sets: 9, reach, p: p_max, p_max, enough: 9 });
     assert_eq!(beside(0, 0.01), " Random sets do not reach that (p 0.010).");
     assert!(beside(0, 0.1).contains("None of 9 random sets of the same size does as much, but that is too few"));
     assert_eq!(beside(1, 0.01), " 1 of 9 random sets of the same size does as much (p 0.010).");

@@ -102,7 +102,7 @@ fn arms_are_compared_item_by_item() {
     assert!((beside.p_max - 2.0 / 5.0).abs() < 1e-12, "{beside:?}");
     let same = accuracy(&outcomes, 1);
     assert_eq!((same.differing, same.p, same.p_max), (0, 1.0, Some(1.0)));
-    assert_eq!(same.random, Some(BesideRandom { sets: 3, reach: 3, p: 1.0, p_max: 1.0 }));
+    assert_eq!(same.random, Some(BesideRandom { sets: 3, reach: 3, p: 1.0, p_max: 1.0, enough: 38 }));
     assert!(same.low < 0.0 && same.high > 0.0, "that no item differs is not certainty");
     let tokens = outcomes.tables[0].arms[2].difference.mean_tokens.unwrap();
     assert!(tokens.mean == 0.0 && tokens.low.is_nan() && tokens.p == 1.0, "no spread, no interval");

@@ -35,7 +35,7 @@ fn arms_that_are_cut_off_more_often_are_not_compared() {
     let told = "1 of 3 random sets at λ = 0.5 are not compared, and count as if they differed more than any: no p beside them is below 0.50";
     let warnings = outcomes.warnings();
     assert!(warnings.iter().any(|warning| warning == told), "{warnings:?}");
-    let beside = BesideRandom { sets: 3, reach: 1, p: 2.0 / 4.0, p_max: 2.0 / 4.0 };
+    let beside = BesideRandom { sets: 3, reach: 1, p: 2.0 / 4.0, p_max: 2.0 / 4.0, enough: 19 };
     assert_eq!(accuracy(&outcomes, 0).random, Some(beside), "a set that is not compared counts against the finding");
     // The random set is told by the warning above: it is not left out.
     let told = format!("not compared: L0H1@0.5 ({why})");
