@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(first, expected);
         assert!(Likeness::of(&x[..7], 7).is_none(), "too few features");
         let same = vec![2.0; 5000 * 64];
-        assert_eq!(Likeness::of(&same, 64).unwrap().first(&same), [0; 5000]);
+        assert!(Likeness::of(&same, 64).unwrap().first(&same).iter().all(|&first| first == 0));
     }
 
     /// Counts, one of many, texts that a few features say much of, and what one number determines.
