@@ -184,9 +184,7 @@ impl ChatTemplate {
             }
         }
     }
-}
 
-impl ChatTemplate {
     /// Whether the content of a message is in the prompt: another one of its own would be.
     fn writes(&self, messages: &[Message], at: usize, thinking: Option<bool>) -> bool {
         const MARK: &str = "x7Qk2vZp9m";
