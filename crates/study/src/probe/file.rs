@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Likeness, Probe, ProbeMeta,
-    likeness::{SUMS, Sketch},
-    set::{other_width, row_hashes},
+    likeness::{SUMS, Sketch, row_hashes},
+    rows::other_width,
 };
 use crate::{
     Result, StudyError,

@@ -1,8 +1,9 @@
-//! Which rows of features are of one item, whatever width they were stored in and however little else they were rounded.
+//! Which rows of features are of one item: by their numbers in f32, and by sums that rounding hardly moves.
 
 use half::f16;
 use headtemper_stats::Random;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 /// The fewest features by which rows count as one item: fewer may be equal by chance, as lengths are.
 pub(super) const NAMING: usize = 8;
@@ -154,6 +155,24 @@ fn root(first: &[usize], mut row: usize) -> usize {
         row = first[row];
     }
     row
+}
+
+/// A name for each row of row-major features: rows that are equal in f32 have the same name.
+pub(crate) fn row_hashes(x: &[f64], features: usize) -> Vec<u64> {
+    let of = |row: &[f64]| {
+        let stored: Vec<f64> = row.iter().map(|&x| f64::from(x as f32)).collect();
+        u64::from_le_bytes(hash_numbers(&stored)[..8].try_into().expect("a hash has 32 bytes"))
+    };
+    x.chunks_exact(features).map(of).collect()
+}
+
+pub(super) fn hash_numbers(values: &[f64]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    // -0 and 0 are the same number.
+    for x in values {
+        hash.update((x + 0.0).to_le_bytes());
+    }
+    hash.finalize().into()
 }
 
 #[cfg(test)]
