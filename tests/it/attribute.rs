@@ -168,6 +168,11 @@ fn attribute_writes_its_files_once() {
     lab.write("heads.json", list.replace(report["weights_sha256"].as_str().unwrap(), "0"));
     let (_, said) = lab.ends(0, &format!("{line} heads.json"));
     assert!(said.contains("heads.json: it is of llama, whose weights are others"), "{said}");
+    let mut nameless: Value = serde_json::from_str(&list).unwrap();
+    nameless.as_object_mut().unwrap().remove("weights_sha256").unwrap();
+    lab.write("heads.json", nameless.to_string());
+    let (_, said) = lab.ends(0, &format!("{line} heads.json"));
+    assert!(said.contains("heads.json: it is of llama, and has no weights_sha256"), "{said}");
     let mut wider = report.clone();
     wider["heads_per_layer"] = json!([9, 9]);
     lab.write("other.json", wider.to_string());

@@ -1,7 +1,7 @@
 //! Laws of batched generation: any row in any batch, at any place, is the row alone, bit for bit.
 
 use headtemper_engine::{Engine, EngineError, Event, GenerateOptions, Generated, Request, Sampling, StopRule, StopSet};
-use headtemper_hook::HeadPlan;
+use headtemper_hook::{HeadList, HeadPlan};
 use headtemper_tests::{FAMILIES, engine};
 
 /// A row before the model is known.
@@ -263,6 +263,43 @@ fn a_plan_that_is_not_there_is_refused() {
     let plans = [HeadPlan::none(), HeadPlan::none()];
     let error = engine.generate(&[request], &plans, &GenerateOptions::default(), |_| Ok(())).unwrap_err();
     assert_eq!(error.to_string(), "row 0 asks for plan 2, but plans 0 to 1 were given");
+}
+
+/// A plan of some row must fire, whatever other plans are given; and a token must be one of the model's.
+#[test]
+fn what_a_request_has_is_checked() {
+    let engine = engine("llama");
+    let stop = StopRule::Also(StopSet::of(0..engine.spec().vocab as u32));
+    let request = |id: u32| Request {
+        ids: [1, id].into(),
+        plan: 0,
+        sampling: Sampling::default(),
+        noise: 0,
+        max_new_tokens: 4,
+        stop: stop.clone(),
+    };
+    let at_response: HeadPlan = HeadList::parse("L0H1:0.5 at response").unwrap().plan(None).unwrap();
+    let run = |id: u32, plans: &[HeadPlan]| {
+        engine.generate(&[request(id)], plans, &GenerateOptions::default(), |_| Ok(())).map_err(|e| e.to_string())
+    };
+    // Every token stops, so nothing of the answer is read.
+    for plans in [&[at_response.clone()][..], &[at_response, HeadPlan::none()]] {
+        let error = run(2, plans).unwrap_err();
+        assert!(error.contains("the plan names L0H1 at response but the hook never fired there"), "{error}");
+    }
+    assert!(run(2, &[HeadPlan::none(), HeadPlan::none()]).is_ok());
+    let error = run(engine.spec().vocab as u32, &[HeadPlan::none()]).unwrap_err();
+    assert!(error.contains("the prompt of row 0") && error.contains(&engine.spec().vocab.to_string()), "{error}");
+}
+
+/// How far an answer is read, up to the end of the context (256 tokens) and beyond any number.
+#[test]
+fn the_last_token_is_read_where_it_is_kept() {
+    let engine = engine("llama");
+    let read = |prompt, new| [false, true].map(|ending| engine.most_read(prompt, new, ending));
+    assert_eq!(read(3, 1), [3, 4]);
+    assert_eq!(read(250, 5), [254, 255]);
+    assert_eq!((read(250, 6), read(250, 7), read(250, usize::MAX)), ([255, 256], [255, 256], [255, 256]));
 }
 
 /// A device whose memory fills up during a run: finished rows have been reported, and the error says what was planned.

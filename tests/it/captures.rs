@@ -137,6 +137,10 @@ fn a_plan_fires_in_the_whole() {
     let (_, err) = lab.ends(2, &format!("{line} --out none.npz --limit 4"));
     assert!(err.contains("the plan names L0H1 at response but the hook never fired there"), "{err}");
     assert!(!lab.path("none.npz").exists() && !lab.path("none.npz.parts").exists());
+    // Of an answer that is written, the last token is read as well: a single one is tempered.
+    let one = "capture --model M --items i.jsonl --limit 4 --generate --max-new-tokens 1 --plan L0H1:0.5 --positions response";
+    let (out, _) = lab.ends(0, &format!("{one} --heads none --out one.npz --json"));
+    assert_eq!(lines(&out)[0]["fired_tokens"], 4);
     // A shard may be idle, the whole may not.
     (1..=2).for_each(|i| drop(lab.done(&format!("{line} --out s{i}.npz --shard {i}/2"))));
     lab.done("merge joined.npz s1.npz s2.npz");

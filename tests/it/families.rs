@@ -332,6 +332,18 @@ fn checkpoints_are_read_as_transformers_reads_them() {
     // A single file takes precedence over an index that names others.
     fs::write(dir.join("model.safetensors.index.json"), r#"{"weight_map":{"a":"gone.safetensors"}}"#).unwrap();
     assert_eq!(open().spec().parameters, parameters);
+
+    // A tensor in two shards is one if its values are; of two that differ, none is known to be the right one.
+    fs::write(dir.join("model.safetensors.index.json"), r#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}"#)
+        .unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    (1..=2).for_each(|shard| fs::write(dir.join(format!("{shard}.safetensors")), &bytes).unwrap());
+    assert_eq!(open().spec().parameters, parameters);
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(dir.join("2.safetensors"), &bytes).unwrap();
+    let error = load(&Checkpoint::Directory(dir.into()), None, &device).err().unwrap().to_string();
+    assert!(error.contains("2.safetensors") && error.contains("has other values than in shard 1"), "{error}");
 }
 
 /// A base model that was saved without the head, which is tied to its embedding: its tensors lie one level higher, in a wrapped decoder too.

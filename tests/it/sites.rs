@@ -1,6 +1,8 @@
 //! Every site fires once per forward, in order, with the shape that the geometry says, in prefill and in decode.
 
-use headtemper_hook::{HeadKind, HeadPlan, HeadScale, Recorder, Site};
+use candle_core::Tensor;
+use headtemper_engine::verify;
+use headtemper_hook::{HeadKind, HeadPlan, HeadScale, HiddenCapture, OnSite, Recorder, Site, Tap, Tee};
 use headtemper_tests::{FAMILIES, golden_model, in_pieces};
 
 #[test]
@@ -52,4 +54,20 @@ fn every_head_of_every_family_fires_and_does_something() {
             assert!(base.iter().zip(&tempered).all(|(base, tempered)| base != tempered), "{family} {at}");
         }
     }
+}
+
+/// A hook at a site that the model does not have would do nothing, and look like a null.
+#[test]
+fn a_hook_at_a_site_that_is_not_there_is_refused() {
+    let model = golden_model("qwen3_5");
+    let run = |tap: &mut dyn Tap| verify::in_pieces(&*model, &[9; 3], &[3], tap).map_err(|e| e.to_string());
+    let same = |x: Tensor| Ok(x);
+    // The first layer is a delta net.
+    run(&mut OnSite(Site::LinearZ(0), same)).unwrap();
+    let told = |run: Result<Tensor, String>| run.unwrap_err();
+    assert!(told(run(&mut OnSite(Site::Z(0), same))).contains("a hook is for Z(0), which"), "of another kind");
+    let (mut there, mut beyond) = (OnSite(Site::FinalNorm, same), OnSite(Site::ResidPost(99), same));
+    assert!(told(run(&mut Tee(vec![&mut there, &mut beyond]))).contains("a hook is for ResidPost(99)"));
+    let token = Tensor::new(&[2u32], model.device()).unwrap();
+    assert!(told(run(&mut HiddenCapture::new(token, vec![Site::ResidPost(99)]))).contains("ResidPost(99)"));
 }
