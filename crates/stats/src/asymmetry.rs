@@ -50,11 +50,10 @@ impl GatePoint {
 pub fn asymmetry_range(threshold: f64, probabilities: &[f64], correct: &[bool], unit: &[usize]) -> Range {
     assert_eq!(probabilities.len(), unit.len(), "one unit a probability");
     let at = GatePoint::at(threshold, probabilities, correct);
-    let none = Range { low: f64::NAN, high: f64::NAN };
     if at.asymmetry().is_nan() {
-        return none;
+        return Range::NONE;
     }
-    let Some(quantile) = quantile(correct, unit) else { return none };
+    let Some(quantile) = quantile(correct, unit) else { return Range::NONE };
     let of = |class: bool| {
         let items = (0..unit.len()).filter(|&item| correct[item] == class);
         let (asserted, units): (Vec<bool>, Vec<usize>) =

@@ -61,7 +61,7 @@ pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delo
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     let value = auc(scores, labels);
     if value.is_nan() {
-        return Delong { value, se: value, range: NONE };
+        return Delong { value, se: value, range: Range::NONE };
     }
     let se = error_of(value, placements(scores, labels), labels, unit);
     let range = if is_constant(scores) {
@@ -69,7 +69,7 @@ pub fn clustered_delong(scores: &[f64], labels: &[bool], unit: &[usize]) -> Delo
     } else if value == 0.0 || value == 1.0 {
         one_sided(value, class_worth(labels, unit))
     } else {
-        t_of(se, labels, unit).map_or(NONE, |t| on_logit_scale(value, se, t))
+        t_of(se, labels, unit).map_or(Range::NONE, |t| on_logit_scale(value, se, t))
     };
     Delong { value, se, range }
 }
@@ -84,9 +84,6 @@ fn one_sided(value: f64, pairs: f64) -> Range {
     let bound = ((1.0 - CONFIDENCE) / 2.0).powf(1.0 / pairs.floor().max(1.0));
     if value == 1.0 { Range { low: bound, high: 1.0 } } else { Range { low: 0.0, high: 1.0 - bound } }
 }
-
-/// The range of what has no errors to judge by.
-const NONE: Range = Range { low: f64::NAN, high: f64::NAN };
 
 /// How many standard errors to either side Student's 95 % interval reaches, for as many units as those of either class are worth at least;
 /// none where there is no error, or units of a class are worth less than two.
@@ -136,7 +133,7 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
     let count = others.len() as f64;
     let value = auc(scores, labels) - others.iter().map(|other| auc(other.as_ref(), labels)).sum::<f64>() / count;
     if value.is_nan() {
-        return Delong { value, se: value, range: NONE };
+        return Delong { value, se: value, range: Range::NONE };
     }
     if others.iter().all(|other| is_constant(other.as_ref())) {
         // Beside what ranks nothing, the gain is all of the AUC above one half.
@@ -151,7 +148,7 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
         less(&mut b, &other_b);
     }
     let se = error_of(value, (a, b), labels, unit);
-    let range = t_of(se, labels, unit).map_or(NONE, |t| Range { low: value - t * se, high: value + t * se });
+    let range = t_of(se, labels, unit).map_or(Range::NONE, |t| Range { low: value - t * se, high: value + t * se });
     Delong { value, se, range }
 }
 
@@ -161,7 +158,7 @@ pub fn delong_difference<T: AsRef<[f64]>>(scores: &[f64], others: &[T], labels: 
 pub fn bootstrap_auc(scores: &[f64], labels: &[bool], unit: &[usize], count: usize, seed: u64) -> Range {
     assert_eq!(scores.len(), unit.len(), "one unit an item");
     if count == 0 || auc(scores, labels).is_nan() || !can_resample(labels, unit) {
-        return NONE;
+        return Range::NONE;
     }
     let kinds = by_group(unit, |item| labels[item]);
     let mut order: Vec<usize> = (0..scores.len()).collect();

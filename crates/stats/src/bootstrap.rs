@@ -18,6 +18,11 @@ pub struct Range {
     pub high: f64,
 }
 
+impl Range {
+    /// No interval.
+    pub const NONE: Self = Self { low: f64::NAN, high: f64::NAN };
+}
+
 /// How often each item is drawn in resample `k`: as many items of each group as it has, with replacement. Depends only on the
 /// labels, the seed and `k`.
 pub fn resample(labels: &[bool], seed: u64, k: u64) -> Vec<u32> {
@@ -80,7 +85,7 @@ pub fn bootstrap_d(
     let tail = (1.0 - CONFIDENCE) / 2.0;
     let range = |mut d: Vec<f64>| {
         if d.iter().any(|d| d.is_nan()) {
-            return Range { low: f64::NAN, high: f64::NAN };
+            return Range::NONE;
         }
         d.sort_by(f64::total_cmp);
         Range { low: quantile(&d, tail), high: quantile(&d, 1.0 - tail) }

@@ -49,9 +49,8 @@ pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
 /// The 95 % interval of a correlation over `n` independent pairs, on the scale of its inverse hyperbolic tangent (Fisher 1921). NaN for fewer
 /// than four pairs, and without width where all of them lie on one line.
 pub fn fisher_range(r: f64, n: usize) -> Range {
-    let none = Range { low: f64::NAN, high: f64::NAN };
     if n < 4 || r.is_nan() {
-        return none;
+        return Range::NONE;
     }
     if r.abs() >= 1.0 {
         return Range { low: r, high: r };

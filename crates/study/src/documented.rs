@@ -15,7 +15,7 @@ use crate::{
     outcomes_of,
     report::fixture::disposition,
     score::{Nulls, ScoreRow, Scores, map, plan::Beside},
-    store::rows::as_written,
+    store::rows::line_of,
     sweep::{csv::sweep_csv, files::write_lambda},
 };
 
@@ -126,7 +126,7 @@ fn outcomes() -> Outcomes {
 
 #[test]
 fn fields_of_a_sweep() {
-    check_object("rows.jsonl", &as_written(&row("base", 0, 0, true)));
+    check_object("rows.jsonl", &line_of(&row("base", 0, 0, true)));
     let outcomes = outcomes();
     let value = json!(outcomes);
     check_object("sweep.json", &value);
@@ -185,7 +185,7 @@ fn fields_of_a_map() {
         "kl": 0.0, "agree": 1, "fired": 1});
     // `ScoreRow` refuses unknown fields and requires all of its own, so these are all there are.
     let row: ScoreRow = serde_json::from_value(row).unwrap();
-    check_object("scores.jsonl", &as_written(&row));
+    check_object("scores.jsonl", &line_of(&row));
     let dir = tempfile::tempdir().unwrap();
     scores.save(&run_dir(dir.path()), "{}", map.contrast.as_ref()).unwrap();
     check_npz("scores.npz", &dir.path().join("scores.npz"));

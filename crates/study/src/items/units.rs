@@ -72,8 +72,8 @@ pub(crate) fn joined<K: Hash + Eq, const N: usize>(keys: impl Iterator<Item = [O
     (0..joined_to.len()).map(number).collect()
 }
 
-/// The first item in an item's unit.
-fn root(joined_to: &[usize], mut item: usize) -> usize {
+/// The first item in an item's unit, where each points to itself or an earlier one of it.
+pub(crate) fn root(joined_to: &[usize], mut item: usize) -> usize {
     while joined_to[item] != item {
         item = joined_to[item];
     }

@@ -51,8 +51,11 @@ pub(crate) fn word(reply: &str, allowed: [&str; 2]) -> Result<usize, Missing> {
     let other = allowed[1 - index];
     let contradicted =
         is(rest, other) || lines[1..].iter().any(|line| is(first_word(line).0, other) && is(line, other));
-    let contradicted = contradicted || denies(said, rest);
-    if !ends_there(rest) || contradicted || qualified(rest, &lines[1..]) { Err(Missing::Unparsable) } else { Ok(index) }
+    if !ends_there(rest) || contradicted || denies(said, rest) || qualified(rest, &lines[1..]) {
+        Err(Missing::Unparsable)
+    } else {
+        Ok(index)
+    }
 }
 
 /// Whether what follows yes or no says the opposite and nothing else: "No, it does.", "Yes, it does not.".

@@ -1,9 +1,11 @@
 //! Which rows of features are of one item: by their numbers in f32, and by sums that rounding hardly moves.
 
 use half::f16;
-use headtemper_stats::Random;
+use headtemper_stats::{Random, quantile};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+
+use crate::items::units::root;
 
 /// The fewest features by which rows count as one item: fewer may be equal by chance, as lengths are.
 pub(super) const NAMING: usize = 8;
@@ -119,15 +121,15 @@ fn scale_of(x: &[f64], features: usize, column: usize) -> (f64, f64) {
     let rows = x.len() / features;
     let mut values: Vec<f64> =
         (0..rows).step_by(rows.div_ceil(LEARNT_FROM)).map(|row| x[row * features + column]).collect();
-    let centre = middle(&mut values);
+    let centre = median(&mut values);
     let mut distances: Vec<f64> =
         values.iter().map(|x| (x - centre).abs()).filter(|&distance| distance > 0.0).collect();
-    (centre, if distances.is_empty() { 1.0 } else { middle(&mut distances) })
+    (centre, if distances.is_empty() { 1.0 } else { median(&mut distances) })
 }
 
-fn middle(values: &mut [f64]) -> f64 {
-    let at = values.len() / 2;
-    *values.select_nth_unstable_by(at, f64::total_cmp).1
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    quantile(values, 0.5)
 }
 
 /// Rows by their first sum, without those beyond f16, which are like nothing.
@@ -148,13 +150,6 @@ fn same_numbers(one: &[f64], other: &[f64]) -> bool {
 
 fn alike(one: &Sketch, other: &Sketch) -> bool {
     one.iter().zip(other).all(|(x, y)| (x - y).abs() <= SAME)
-}
-
-fn root(first: &[usize], mut row: usize) -> usize {
-    while first[row] != row {
-        row = first[row];
-    }
-    row
 }
 
 /// A name for each row of row-major features: rows that are equal in f32 have the same name.

@@ -232,7 +232,7 @@ fn with_check(row: &impl Serialize) -> String {
 
 /// A row as its line says it.
 #[cfg(test)]
-pub(crate) fn as_written(row: &impl Serialize) -> serde_json::Value {
+pub(crate) fn line_of(row: &impl Serialize) -> serde_json::Value {
     serde_json::from_str(&with_check(row)).expect("a line is JSON")
 }
 
