@@ -2,11 +2,14 @@
 
 use std::{fmt, ops::Range, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::PlanError;
 
 /// Which tokens of a sequence a plan touches. Positions are those of tokens that the model reads: touching the token at
-/// position `p` can change what is written from `p + 1` on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// position `p` can change what is written from `p + 1` on. In files they stand as they are written, such as `window:4..9`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Positions {
     /// Every token.
     #[default]
@@ -72,6 +75,20 @@ impl fmt::Display for Positions {
             Self::Response => f.write_str("response"),
             Self::Window { first, last } => write!(f, "window:{first}..{last}"),
         }
+    }
+}
+
+impl From<Positions> for String {
+    fn from(positions: Positions) -> Self {
+        positions.to_string()
+    }
+}
+
+impl TryFrom<String> for Positions {
+    type Error = PlanError;
+
+    fn try_from(text: String) -> Result<Self, PlanError> {
+        text.parse()
     }
 }
 

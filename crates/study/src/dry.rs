@@ -9,7 +9,7 @@ use crate::{
     CaptureJob, Experiment, Item, Progress, Result, Row, RunDir, ScoreRun, SweepRun, capture, run,
     score::{self, ScoreRow},
     store::rows::keys_in,
-    sweep::{Wanted, Work},
+    sweep::{wanted::Wanted, work::Work},
 };
 
 /// What a command would do. Times are upper bounds: a row counts as if it reached its limit of tokens, and a scored cell as if it

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headtemper_hook::HeadKind;
+use headtemper_hook::{HeadKind, Positions};
 
 use crate::{
     AttributeOptions, RandomFrom, Role,
@@ -188,7 +188,7 @@ pub(super) fn arm(variant: &str, role: Role, lambda: f64) -> ArmOutcome {
 
 fn table(set: &str, arms: Vec<ArmOutcome>) -> SweepTable {
     let heads = set.split(' ').map(|name| name.parse().expect("a head")).collect();
-    SweepTable { set: set.to_owned(), heads, positions: "all".into(), max_new_tokens: 128, arms, bands: Vec::new() }
+    SweepTable { set: set.to_owned(), heads, positions: Positions::All, max_new_tokens: 128, arms, bands: Vec::new() }
 }
 
 fn outcomes(tables: Vec<SweepTable>) -> Outcomes {

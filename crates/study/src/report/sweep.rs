@@ -66,7 +66,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], alone: bool) 
 
 /// Which heads are tempered, and where.
 fn tempered(outcomes: &Outcomes, ranked: bool) -> String {
-    let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {}", escape(at)));
+    let at = outcomes.positions().map_or_else(String::new, |at| format!(" at {at}"));
     match &outcomes.tables[..] {
         [one] => {
             format!(r#"{}: <span class="heads">{}</span>{at}. "#, capital(reading::tempered(one)), escape(&one.set))

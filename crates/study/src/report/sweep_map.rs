@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use headtemper_hook::Positions;
+
 use crate::{
     Role,
     report::{
@@ -9,7 +11,7 @@ use crate::{
         heatmap::axis_names,
         sweep::lambda,
         sweep_chart::{names, told},
-        text::{escape, fixed, p_value, put},
+        text::{fixed, p_value, put},
     },
     significance::LEVEL,
     sweep::{
@@ -33,9 +35,9 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compar
     let arms = || outcomes.arms().filter(|(_, arm)| arm.role == Role::Tempered);
     let size = |arm: &ArmOutcome| arm.difference.of(which).map_or(0.0, |d| in_units(which, d.mean).abs());
     let limit = round_up(arms().map(|(_, arm)| size(arm)).filter(|size| size.is_finite()).fold(0.0, f64::max));
-    let places = arms().map(|(table, arm)| (table.positions.as_str(), arm.lambda));
-    let mut places: Vec<(&str, f64)> = places.filter(|(_, lambda)| lambda.is_finite()).collect();
-    places.sort_by(|one, other| one.0.cmp(other.0).then(other.1.total_cmp(&one.1)));
+    let places = arms().map(|(table, arm)| (table.positions, arm.lambda));
+    let mut places: Vec<(Positions, f64)> = places.filter(|(_, lambda)| lambda.is_finite()).collect();
+    places.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.total_cmp(&one.1)));
     places.dedup();
     let (title, unit) = names(which);
     let mut out = String::from(r#"<div class="maps">"#);
@@ -49,7 +51,7 @@ pub(super) fn draw(outcomes: &Outcomes, heads_per_layer: &[usize], which: Compar
             r#"<figure><figcaption><b>{title} at λ = {}{}</b>, difference in {unit}. <span class="key pos"></span> up,
             <span class="key neg"></span> down; full colour is ±{}. Outlined: p max at most 0.05.</figcaption>{}</figure>"#,
             lambda(at),
-            if outcomes.in_places() { format!(" at {}", escape(positions)) } else { String::new() },
+            if outcomes.in_places() { format!(" at {positions}") } else { String::new() },
             fixed(limit, usize::from(limit < 10.0)),
             map(&cells, heads_per_layer, (which, limit))
         );
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(out.matches(r#"class="outline""#).count(), 1);
         let mut twice = outcomes.clone();
         for table in &outcomes.tables {
-            twice.tables.push(SweepTable { positions: "response".into(), ..table.clone() });
+            twice.tables.push(SweepTable { positions: Positions::Response, ..table.clone() });
         }
         let out = draw(&twice, &[4, 0, 5], Compared::MeanTokens);
         assert_eq!((out.matches("<figure>").count(), out.matches(" at response</b>").count()), (2, 1));

@@ -321,12 +321,8 @@ pub struct SweepConfig {
     #[serde(default)]
     pub random_from: RandomFrom,
     /// The tokens that are touched: `all`, `prompt`, `response`, or `window:4..9` (positions from 0, both included).
-    #[serde(default = "all")]
-    pub positions: String,
-}
-
-fn all() -> String {
-    Positions::All.to_string()
+    #[serde(default)]
+    pub positions: Positions,
 }
 
 impl Experiment {
@@ -380,9 +376,6 @@ impl Experiment {
             return Some(format!("[generate] {why}"));
         }
         if let Some(sweep) = &self.sweep {
-            if let Err(e) = sweep.positions.parse::<Positions>() {
-                return Some(format!("[sweep] {e}"));
-            }
             if sweep.lambdas.is_empty() {
                 return Some("[sweep] lambdas must list at least one".into());
             }

@@ -16,7 +16,11 @@ use crate::{
     heads::top,
     items::{GRADING, dispositions::LEAST, file::read_with_lines},
     store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
-    sweep::{Wanted, Work, check_memory, check_reach, wanted},
+    sweep::{
+        check_reach,
+        wanted::{Wanted, wanted},
+        work::{Work, check_memory},
+    },
 };
 
 /// An experiment that can be run.
@@ -342,8 +346,7 @@ pub(super) fn swept(config: &SweepConfig, attribution: &Attribution, engine: &En
 pub(super) fn arms_of(config: &SweepConfig, heads: Vec<HeadRef>, slots: &[HeadRef]) -> Result<Vec<Arm>> {
     let sets: Vec<Vec<HeadRef>> =
         if config.each { heads.into_iter().map(|at| vec![at]).collect() } else { vec![heads] };
-    let SweepConfig { random_sets, random_seed, random_from, .. } = *config;
-    let positions = config.positions.parse()?;
+    let SweepConfig { random_sets, random_seed, random_from, positions, .. } = *config;
     let lambdas = &config.lambdas[..];
     arms(&ArmsWanted { sets: &sets, lambdas, random_sets, random_seed, random_from, positions }, slots)
 }

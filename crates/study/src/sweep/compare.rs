@@ -326,12 +326,11 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
     };
     let mut tables: Vec<SweepTable> = Vec::new();
     for j in judged.iter().filter(|j| j.arm.role == Role::Tempered) {
-        let (set, touched) = (j.arm.set.replace('+', " "), j.arm.plan.positions());
-        let positions = touched.to_string();
+        let (set, positions) = (j.arm.set.replace('+', " "), j.arm.plan.positions());
         let own = tables.iter().position(|table| table.set == set && table.positions == positions);
         let own = own.unwrap_or_else(|| {
             let heads = j.arm.plan.iter().map(|(at, _)| at).collect();
-            let arms = shared(Some(touched));
+            let arms = shared(Some(positions));
             tables.push(SweepTable { set, heads, positions, max_new_tokens, arms, bands: Vec::new() });
             tables.len() - 1
         });
@@ -351,7 +350,7 @@ fn tables(judged: &[Judged<'_>], axes: &[String], max_new_tokens: usize) -> Vec<
     }
     let arms = if tables.is_empty() { shared(None) } else { Vec::new() };
     if !arms.is_empty() {
-        let (set, heads, positions) = ("none".into(), Vec::new(), Positions::All.to_string());
+        let (set, heads, positions) = ("none".into(), Vec::new(), Positions::All);
         tables.push(SweepTable { set, heads, positions, max_new_tokens, arms, bands: Vec::new() });
     }
     tables

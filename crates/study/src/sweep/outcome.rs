@@ -92,10 +92,6 @@ pub struct Flips {
 }
 
 /// What sweeps of earlier versions do not say.
-fn everywhere() -> String {
-    Positions::All.to_string()
-}
-
 /// The outcomes of a sweep over one set of heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepTable {
@@ -104,8 +100,8 @@ pub struct SweepTable {
     /// The heads.
     pub heads: Vec<HeadRef>,
     /// The tokens at which they are tempered: `all`, or such as `response` or `window:4..9`.
-    #[serde(default = "everywhere")]
-    pub positions: String,
+    #[serde(default)]
+    pub positions: Positions,
     /// The limit on new tokens.
     pub max_new_tokens: usize,
     /// The reference, the controls, and the set at every λ in the order asked for.
@@ -251,8 +247,8 @@ pub struct SeedFloor {
 
 impl SweepTable {
     /// Where its heads are tempered; none if at every token.
-    pub fn at(&self) -> Option<&str> {
-        (self.positions != everywhere()).then_some(self.positions.as_str())
+    pub fn at(&self) -> Option<Positions> {
+        (self.positions != Positions::All).then_some(self.positions)
     }
 
     /// The heads, with where they are tempered if that is not at every token.
@@ -283,7 +279,7 @@ impl Outcomes {
 
     /// Where the heads of all tables are tempered, such as `response` or `window:4..9`; none if at every token, or if it is not the same
     /// in all.
-    pub fn positions(&self) -> Option<&str> {
+    pub fn positions(&self) -> Option<Positions> {
         let first = self.tables.first()?.at();
         first.filter(|_| !self.in_places())
     }

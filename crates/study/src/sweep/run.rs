@@ -13,12 +13,13 @@ use crate::{
     items::{answer::gold_warning, thought::Thoughts, units::check_groups},
     store::digest::digest,
     sweep::{
-        Answered, Wanted, by_arm, check_memory, check_reach,
+        Answered, check_reach,
         earlier::{Cell, remember, with_earlier},
         files::{write_lambda, write_outcomes, write_report},
-        fill, fired_by_arm, fired_of, is_default,
+        fired_by_arm, fired_of,
         outcome::Outcomes,
-        wanted,
+        wanted::{Wanted, is_default, wanted},
+        work::{by_arm, check_memory, fill},
     },
     text::count,
 };

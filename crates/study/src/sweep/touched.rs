@@ -4,7 +4,7 @@ use std::path::Path;
 
 use headtemper_engine::{Engine, EngineError};
 
-use super::{Arm, Wanted};
+use super::{Arm, wanted::Wanted};
 use crate::{HookCounts, Item, Keyed, Result, Row, StudyError, hooks::counted, text::count};
 
 /// What the hooks of each arm counted over its rows, `[arm][seed * items + item]`, whichever calls wrote them.

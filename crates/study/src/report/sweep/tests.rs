@@ -1,5 +1,7 @@
 //! What a sweep's section says, whatever the names and numbers are.
 
+use headtemper_hook::Positions;
+
 use super::*;
 use crate::report::fixture;
 
@@ -88,7 +90,7 @@ fn positions_stand_above_the_arms_and_where_nothing_is_compared_there_is_no_p_ma
     let mut sweep = fixture::sweep();
     assert!(!drawn(&sweep).contains("</span> at ") && drawn(&sweep).contains("in any of 2 arms"));
     sweep.tables[0].arms[1..].iter_mut().for_each(|arm| arm.variant += " at response");
-    sweep.tables[0].positions = "response".into();
+    sweep.tables[0].positions = Positions::Response;
     sweep.flips.family = 0;
     let (page, text) = (drawn(&sweep), crate::sweep_markdown(&sweep));
     assert!(text.starts_with("tempered together: L7H6 L20H3 at response; 139 items"), "{text}");

@@ -213,8 +213,16 @@ fn positions_and_sets_keep_their_tables() {
     all.extend(of_call(&[1.0, 1.0, 0.5], 5, Positions::Response).into_iter().skip(1));
     all.extend(of_call(&[0.25], 0, Positions::All).into_iter().skip(1));
     let found = of(&items(), &all, &answers(&all, 1), None);
-    let told: Vec<_> = found.tables.iter().map(|table| (table.set.as_str(), table.positions.as_str())).collect();
-    assert_eq!(told, [("L0H0", "all"), ("L0H1", "all"), ("L0H0", "response"), ("L0H1", "response")]);
+    let told: Vec<_> = found.tables.iter().map(|table| (table.set.as_str(), table.positions)).collect();
+    assert_eq!(
+        told,
+        [
+            ("L0H0", Positions::All),
+            ("L0H1", Positions::All),
+            ("L0H0", Positions::Response),
+            ("L0H1", Positions::Response)
+        ]
+    );
     let variants = |table: usize| found.tables[table].arms.iter().map(|arm| arm.variant.as_str()).collect::<Vec<_>>();
     assert_eq!(variants(0), ["base", "all@1", "L0H0@0.5", "L0H0@0.25"]);
     assert_eq!(variants(2), ["base", "all@1 at response", "L0H0@0.5 at response"]);
