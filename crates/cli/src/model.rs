@@ -75,14 +75,14 @@ pub(crate) fn check_out(dir: &Path) -> Result<()> {
 /// Reads items.
 pub(crate) fn items(args: &ItemArgs) -> Result<Vec<Item>> {
     let (items, taken) = read_taken(&args.items, &args.read_as()?)?;
-    say_taken(taken, args.holds.as_ref());
+    say_taken(taken, args.only.as_ref());
     Ok(items)
 }
 
 /// Scans a file of items without keeping them in memory.
 pub(crate) fn item_file(args: &ItemArgs) -> Result<ItemFile> {
     let file = ItemFile::open(&args.items, args.read_as()?)?;
-    say_taken(file.taken(), args.holds.as_ref());
+    say_taken(file.taken(), args.only.as_ref());
     Ok(file)
 }
 

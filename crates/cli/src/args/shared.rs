@@ -106,7 +106,7 @@ pub(crate) struct ItemArgs {
     pub(crate) system: Option<String>,
     /// Use only items for which this holds, such as 'topic == "capitals"' or '!correct && scores.curiosity >= 4'
     #[arg(long = "where", value_name = "CONDITION", value_parser = Predicate::parse)]
-    pub(crate) holds: Option<Predicate>,
+    pub(crate) only: Option<Predicate>,
     /// Use only the first LIMIT of them
     #[arg(long)]
     pub(crate) limit: Option<usize>,
@@ -117,12 +117,12 @@ impl ItemArgs {
     /// If the limit is 0.
     pub(crate) fn read_as(&self) -> anyhow::Result<ReadAs> {
         anyhow::ensure!(self.limit != Some(0), "--limit is 0, but must be at least 1");
-        Ok(ReadAs { raw: self.raw, system: self.system.clone(), only: self.holds.clone(), limit: self.limit })
+        Ok(ReadAs { raw: self.raw, system: self.system.clone(), only: self.only.clone(), limit: self.limit })
     }
 
     /// Where the items come from.
     pub(crate) fn from(&self) -> ItemsFrom<'_> {
-        ItemsFrom { path: &self.items, only: self.holds.as_ref() }
+        ItemsFrom { path: &self.items, only: self.only.as_ref() }
     }
 }
 

@@ -26,10 +26,10 @@ pub(crate) fn run(args: &Judge) -> Result<Done> {
     let endpoint = Endpoint::parse(&args.endpoint)?;
     ensure!(args.limit != Some(0), "--limit is 0, but must be at least 1");
     let sweep = args.sweep.as_deref().map(|dir| SweptAnswers::read(dir, args.limit)).transpose()?;
-    let read_as = ReadAs { only: args.holds.clone(), limit: args.limit, ..ReadAs::default() };
+    let read_as = ReadAs { only: args.only.clone(), limit: args.limit, ..ReadAs::default() };
     let (read, taken) =
         args.items.as_deref().map_or(Ok((Vec::new(), Taken::default())), |path| read_taken(path, &read_as))?;
-    say_taken(taken, args.holds.as_ref());
+    say_taken(taken, args.only.as_ref());
     let (items_path, items) = match (&sweep, &args.items) {
         (Some(sweep), _) => (sweep.path(), sweep.answers()),
         (None, path) => (path.as_deref().expect("clap asks for items or a sweep"), &read[..]),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Gates, StepName};
 use crate::{
-    Result, StudyError,
+    Predicate, Result, StudyError,
     probe::{
         ColumnSource, FeatureSource, FitOptions, LEAST_SHUFFLES, LabelSource, MeasureOptions, ProbeSet, Weighting,
         usual_shuffles,
@@ -67,7 +67,7 @@ pub struct SetConfig {
     pub items: Option<PathBuf>,
     /// Which of the items belong to the set, such as `topic == "capitals"`: a condition as in dispositions.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
-    pub condition: Option<String>,
+    pub only: Option<Predicate>,
     /// A column such as `train.jsonl:document` that groups items: those with one value of it are no more independent than answers to one
     /// prompt. They stay together in folds, shuffles and intervals, and the two sets may have no group in common.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,7 +215,7 @@ impl GateFile {
             features: set.features.within(dir),
             labels: set.labels.within(dir),
             items: set.items.map(|path| dir.join(path)),
-            condition: set.condition,
+            only: set.only,
             groups: set.groups.map(|groups| groups.within(dir)),
         };
         let file = |path: Option<PathBuf>| path.map(|path| dir.join(path));
@@ -244,7 +244,7 @@ impl GateFile {
             return wrong(why);
         }
         for (name, set) in [("train", &self.train), ("fresh", &self.fresh)] {
-            if set.condition.is_some() && set.items.is_none() {
+            if set.only.is_some() && set.items.is_none() {
                 return wrong(format!("{name}.where asks for fields of items, but there is no {name}.items"));
             }
         }
@@ -258,9 +258,6 @@ impl GateFile {
                     return wrong(format!("axes.{name} is {value}, but must be from 0 to 1"));
                 }
             }
-        }
-        for set in [&self.train, &self.fresh] {
-            set.condition.as_deref().map(crate::Predicate::parse).transpose()?;
         }
         let gates = &self.gates;
         let shuffles = self.controls.shuffles.unwrap_or(LEAST_SHUFFLES);

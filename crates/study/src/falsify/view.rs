@@ -14,7 +14,7 @@ use crate::{
 /// The items behind a set's features, and which of them belong to it.
 pub(crate) struct View {
     items: Option<Vec<Item>>,
-    condition: Option<Predicate>,
+    only: Option<Predicate>,
     groups: Option<ColumnSource>,
 }
 
@@ -25,11 +25,10 @@ impl View {
     /// If they cannot be read, or none has a field that the condition asks for.
     pub(crate) fn of(config: &SetConfig) -> Result<Self> {
         let items = config.items.as_deref().map(|path| read_items(path, &ReadAs::default())).transpose()?;
-        let condition = config.condition.as_deref().map(Predicate::parse).transpose()?;
-        if let (Some(condition), Some(items)) = (&condition, &items) {
-            condition.check(|| format!("the condition on the items of {}", config.features), items)?;
+        if let (Some(only), Some(items)) = (&config.only, &items) {
+            only.check(|| format!("the condition on the items of {}", config.features), items)?;
         }
-        Ok(Self { items, condition, groups: config.groups.clone() })
+        Ok(Self { items, only: config.only.clone(), groups: config.groups.clone() })
     }
 
     /// Features of the items that belong to the set, with their prompts and groups.
@@ -39,10 +38,8 @@ impl View {
     pub(crate) fn rows(&self, features: &FeatureSource) -> Result<FeatureRows> {
         let by_id = self.items.as_deref().map(by_id).unwrap_or_default();
         let item = |row: usize, id: Option<&str>| find(self.items.as_deref()?, &by_id, row, id);
-        let keep = |row: usize, id: Option<&str>| match (&self.items, &self.condition) {
-            (Some(items), Some(condition)) => {
-                condition.holds(item(row, id).ok_or_else(|| no_item(items, features, row, id))?)
-            }
+        let keep = |row: usize, id: Option<&str>| match (&self.items, &self.only) {
+            (Some(items), Some(only)) => only.holds(item(row, id).ok_or_else(|| no_item(items, features, row, id))?),
             _ => Ok(true),
         };
         let rows = FeatureRows::read(features, &keep)?;

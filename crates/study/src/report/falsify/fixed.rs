@@ -151,7 +151,8 @@ pub(super) fn origins(found: &Falsification) -> Facts {
     let mut facts = Facts::default().with("name", &found.name);
     let (train, fresh) = (&found.declared.train, &found.declared.fresh);
     let path = |of: &SetConfig| of.items.as_ref().map(|path| path.display().to_string());
-    let sets = [("items", path(train), path(fresh)), ("where", train.condition.clone(), fresh.condition.clone())];
+    let only = |of: &SetConfig| of.only.as_ref().map(ToString::to_string);
+    let sets = [("items", path(train), path(fresh)), ("where", only(train), only(fresh))];
     for (name, train, fresh) in sets {
         facts = facts.with_some(name, both(train, fresh));
     }
