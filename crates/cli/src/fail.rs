@@ -66,8 +66,6 @@ impl Leaves {
 
 /// The exit code of a command that could not run.
 const COULD_NOT: u8 = 2;
-/// The exit code of a stopped command, the one shells use for an interrupt. A queue can tell from it that the job may go on.
-pub(crate) const STOPPED: u8 = 130;
 
 /// Writes an error to stderr, followed by its causes and a hint if there is one. `leaves` says what the command leaves behind
 /// if it was stopped. Returns the exit code.
@@ -76,7 +74,7 @@ pub(crate) fn report(error: &anyhow::Error, leaves: Leaves) -> ExitCode {
         let (text, hint) = leaves.said();
         ui::say(text);
         say_hint(hint);
-        return ExitCode::from(STOPPED);
+        return ExitCode::from(ui::STOPPED);
     }
     let mut said = plain(&error.to_string());
     let mut text = format!("error: {said}");

@@ -13,8 +13,6 @@ use headtemper_study::{DryRun, Progress, Shard, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
-use crate::fail::STOPPED;
-
 /// Writes a line to stderr.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}"); // if stderr is gone, there is nobody left to tell
@@ -29,6 +27,9 @@ pub(crate) fn put(text: &str) -> io::Result<()> {
     let put = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     put.map_err(|e| io::Error::new(e.kind(), format!("cannot write to stdout: {e}")))
 }
+
+/// The exit code of a stopped command, the one shells use for an interrupt. A queue can tell from it that the job may go on.
+pub(crate) const STOPPED: u8 = 130;
 
 /// Set once the user asked to stop.
 static STOP: AtomicBool = AtomicBool::new(false);

@@ -8,7 +8,6 @@ use std::{cell::RefCell, ops::Range, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-pub(crate) use rounded::multiplies_bf16;
 pub(crate) use tile::Job;
 
 use crate::{
@@ -166,7 +165,7 @@ fn run(parts: &[Arc<Panels>], n: usize, features: Range<usize>, x: &[f32], m: us
     let x = match parts[0].products() {
         Products::F32 => Activations::Exact(x),
         Products::Bf16
-            if parts.iter().all(|panels| panels.held() == Held::Bf16 && multiplies_bf16(panels.level()))
+            if parts.iter().all(|panels| panels.held() == Held::Bf16 && panels.level().multiplies_bf16())
                 && features.start.is_multiple_of(2) =>
         {
             Activations::Pairs(rounded::pairs(x, k))

@@ -89,7 +89,7 @@ impl Products {
     /// Whether this machine's kernels multiply bf16 in one instruction; elsewhere activations are first rounded and then
     /// multiplied as f32, which costs time and gains nothing.
     pub fn bf16_in_hardware() -> bool {
-        crate::linear::multiplies_bf16(Level::best())
+        Level::best().multiplies_bf16()
     }
 }
 

@@ -41,6 +41,18 @@ impl Level {
         }
     }
 
+    /// Whether its kernels multiply pairs of bf16 in one instruction on this machine.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn multiplies_bf16(self) -> bool {
+        self == Self::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+
+    /// See above: no machine of this architecture does.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn multiplies_bf16(self) -> bool {
+        false
+    }
+
     /// The levels that this machine supports, slowest first.
     pub fn available() -> Vec<Self> {
         let mut levels = vec![Self::Portable];

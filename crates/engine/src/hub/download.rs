@@ -31,9 +31,9 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiError, ApiRepo};
 
-use super::cache::link;
 use super::disk::{io_error, is_whole, make_parent, remove, rename, sha256};
 use super::files::{WEIGHTS, WEIGHTS_INDEX, is_weights, needed, sharded, shards};
+use super::folder::link;
 use super::listing::{Listing, Remote};
 use super::names::{escape, is_name, is_sha256};
 use super::target::Target;

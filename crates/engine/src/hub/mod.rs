@@ -32,6 +32,7 @@ mod download;
 mod env;
 mod error;
 mod files;
+mod folder;
 mod listing;
 mod names;
 mod target;
@@ -41,8 +42,9 @@ use std::path::PathBuf;
 pub use env::HubEnv;
 pub use error::{HubError, Offline};
 
-use cache::{Folder, cached};
+use cache::cached;
 use download::download;
+use folder::Folder;
 use listing::Answer;
 use names::is_id;
 use target::Target;

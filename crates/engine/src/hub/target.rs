@@ -3,7 +3,7 @@
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::cache::Folder;
+use super::folder::Folder;
 use super::names::{escape, is_id, is_inside};
 use super::{HubEnv, HubError};
 

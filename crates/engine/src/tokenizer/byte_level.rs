@@ -11,7 +11,7 @@ use tokenizers::{
     },
 };
 
-use super::gguf::Pipeline;
+use super::pipeline::Pipeline;
 
 /// The names that [`pipeline`] knows, for messages.
 pub(super) const SUPPORTED: &str = "'gpt-2', 'smollm', 'qwen2' and 'qwen35'";

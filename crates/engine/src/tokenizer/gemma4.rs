@@ -5,7 +5,7 @@ use tokenizers::{
     normalizers::Replace,
 };
 
-use super::gguf::Pipeline;
+use super::pipeline::Pipeline;
 
 /// As in `tokenization_gemma.py` of transformers. Its pre-tokenizer splits at spaces, but its normalizer leaves none, so a
 /// whole text is one word here. llama.cpp also splits at runs of newlines, which gives the same result unless a merge joins

@@ -3,11 +3,11 @@
 use headtemper_model::GgufFile;
 use serde_json::json;
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    AddedToken, PostProcessorWrapper, Tokenizer,
     models::bpe::{BPE, Merges, Vocab},
 };
 
-use super::{byte_level, gemma4};
+use super::{byte_level, gemma4, pipeline::Pipeline};
 use crate::{EngineError, Result};
 
 /// Token kinds (`tokenizer.ggml.token_type`) that are matched as a whole in a text. The other kinds are normal (1),
@@ -15,23 +15,6 @@ use crate::{EngineError, Result};
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
-
-/// The steps around the BPE merges.
-pub(super) struct Pipeline {
-    /// Changes the text first.
-    pub(super) normalizer: Option<NormalizerWrapper>,
-    /// Splits the text into words; no merge crosses their borders.
-    pub(super) pre_tokenizer: Option<PreTokenizerWrapper>,
-    /// Turns tokens back into text.
-    pub(super) decoder: DecoderWrapper,
-    /// Whether a character without a token becomes the tokens of its bytes, such as `<0xE2>`, or else the unknown token. Byte-level
-    /// vocabularies do not need it: they have a token for every byte.
-    pub(super) byte_fallback: bool,
-    /// Whether texts begin with the BOS, whatever the file says of it.
-    pub(super) bos: bool,
-    /// Tokens that are special, whatever kind the file gives them.
-    pub(super) special: &'static [&'static str],
-}
 
 /// The tokenizer that the metadata describes.
 pub(super) fn rebuild(file: &GgufFile) -> Result<Tokenizer> {

@@ -3,6 +3,7 @@
 mod byte_level;
 mod gemma4;
 mod gguf;
+mod pipeline;
 
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,6 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::Job;
-use crate::Level;
 
 /// Values below which threads cost more than they gain.
 const CHUNK: usize = 1 << 14;
@@ -38,25 +37,13 @@ fn bits(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { nearest }
 }
 
-/// Whether a level's kernels multiply pairs of bf16 on this machine.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn multiplies_bf16(level: Level) -> bool {
-    level == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
-}
-
-/// See above: no machine of this architecture does.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn multiplies_bf16(_: Level) -> bool {
-    false
-}
-
 /// Runs a job whose activations are pairs: `job.x` counts elements of two features, and features start at an even one.
 ///
 /// Every output is summed in the order of its pairs, whatever is computed beside it. The instruction adds the two products of
 /// a pair before adding them to the sum, and treats subnormal numbers as 0.
 ///
 /// # Safety
-/// As for exact products, on bf16 panels; and [`multiplies_bf16`] must hold.
+/// As for exact products, on bf16 panels; and [`crate::Level::multiplies_bf16`] must hold.
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn multiply(job: &Job<u32>) {
     // SAFETY: the caller's contract, passed on.
