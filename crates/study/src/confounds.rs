@@ -7,13 +7,12 @@ use headtemper_stats::{Columns, Shuffles, Tail, cramers_v};
 
 use crate::{
     Grade,
-    attribute::permuted,
     attribution::FieldCheck,
     items::{
         facts::RESPONSE,
         units::{called, clustering, joined},
     },
-    significance::LEVEL,
+    significance::{LEVEL, permuted},
 };
 
 /// |d| of a length above which a comparison is confounded with it.

@@ -1,5 +1,7 @@
 //! What counts as found, wherever something is said to be.
 
+use headtemper_stats::{Tail, p_value};
+
 use crate::{Result, StudyError};
 
 /// The level at which each question is asked, by p, family-wise p or q: one in twenty finds something where there is nothing.
@@ -11,6 +13,11 @@ pub(crate) const MOST: usize = 1_000_000;
 /// The smallest p that this many draws of a null can give.
 pub(crate) fn least_p(draws: usize) -> f64 {
     1.0 / (draws as f64 + 1.0)
+}
+
+/// A permutation p; NaN without shuffles, since a p of 1 would claim that there was a null.
+pub(crate) fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
+    if null.is_empty() { f64::NAN } else { p_value(observed, null, tail) }
 }
 
 /// Refuses more shuffles or resamples than that.

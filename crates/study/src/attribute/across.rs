@@ -7,9 +7,10 @@ use headtemper_stats::{Tail, pearson, spearman};
 
 use crate::{
     ItemFacts,
-    attribute::{Nulls, permuted},
+    attribute::Nulls,
     attribution::{Across, Attribution, Beside, Disposition, HeadEffect, Pair, Recurring},
     items::{dispositions::Cohorts, units::unit_of},
+    significance::permuted,
 };
 
 /// How many heads count as the top of a disposition.

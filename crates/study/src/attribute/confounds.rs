@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headtemper_stats::{Tail, cohen_d, mean, pearson};
 
-use super::{AttributeOptions, Table, direction::permuted};
+use super::{AttributeOptions, Table};
 use crate::{
     DispositionSpec, ItemFacts, Predicate,
     attribution::{Disposition, FieldCheck, GroupCheck, HeadEffect, LengthCheck, Magnitude, PromptCheck},
     confounds::{Dealt, LikeResponses, OUTCOMES, SAY_SO, Truncation, says_the_label},
     items::units::{clustering, response_of},
+    significance::permuted,
 };
 
 /// Cohorts below this are called tiny.

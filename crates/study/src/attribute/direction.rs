@@ -1,16 +1,16 @@
 //! Elsewhere in one cohort: the vectors of each head between the two, in-sample and on held-out items.
 
 use headtemper_stats::{
-    Adjustment, Direction, Folds, Halves, Projector, Tail, across_the_mean, benjamini_hochberg, centred_cosine,
-    longest, naive_direction, p_value,
+    Direction, Folds, Halves, Projector, Tail, across_the_mean, benjamini_hochberg, centred_cosine, longest,
+    naive_direction,
 };
 use rayon::prelude::*;
 
 use super::{
     AttributeOptions, Table,
-    stability::{self, HalvesOfHead},
+    stability::{self, HalvesOfHead, Labeling},
 };
-use crate::{Result, watch::Watch};
+use crate::{Result, significance::permuted, watch::Watch};
 
 /// Values of z are kept in single precision. A spread below this share of the longest z, before anything is taken out of it, is their
 /// rounding; and rounding of vectors of few lengths goes with the lengths, and so with the labels.
@@ -56,11 +56,6 @@ pub(super) struct Null {
     pub(super) crossfit: Vec<f64>,
     compared: Vec<f64>,
     compared_across: Vec<f64>,
-}
-
-/// A permutation p; NaN without shuffles, since a p of 1 would claim that there was a null.
-pub(crate) fn permuted(observed: f64, null: &[f64], tail: Tail) -> f64 {
-    if null.is_empty() { f64::NAN } else { p_value(observed, null, tail) }
 }
 
 /// The largest of every shuffle over all heads; NaN where no head has any.
@@ -111,9 +106,6 @@ impl Directions {
         Ok(Self { heads, nulls, largest_naive, largest: largest_of, halves: of_halves })
     }
 }
-
-/// The item at each place, and what the covariates do to its d.
-pub(super) type Labeling = (Vec<usize>, Adjustment);
 
 /// One head: the observed numbers and their null, from the same arithmetic. A spread that is not above `floor` is none.
 fn head(

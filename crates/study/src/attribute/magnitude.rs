@@ -4,7 +4,7 @@ use headtemper_stats::{Columns, Covariates, Tail, benjamini_hochberg, max_abs, m
 use rayon::prelude::*;
 
 use super::{AttributeOptions, Table};
-use crate::attribution::Magnitude;
+use crate::{attribution::Magnitude, significance::permuted};
 
 /// The norms of all heads between the cohorts, and what shuffled labels give.
 pub(super) struct Magnitudes {
@@ -44,7 +44,7 @@ impl Magnitudes {
             .into_par_iter()
             .map(|slot| {
                 let of_slot: Vec<f64> = compared_null.iter().map(|d| d[slot]).collect();
-                super::direction::permuted(compared[slot], &of_slot, Tail::TwoSided)
+                permuted(compared[slot], &of_slot, Tail::TwoSided)
             })
             .collect();
         let q = benjamini_hochberg(&p);

@@ -38,7 +38,6 @@ use magnitude::Magnitudes;
 use table::Table;
 
 pub(crate) use confounds::no_ends;
-pub(crate) use direction::permuted;
 pub use items::Controls;
 pub use options::{Adjust, AttributeOptions, Compat, HeadChoice};
 pub use results::write_attribution;
@@ -121,7 +120,7 @@ pub(crate) fn attribute_with_nulls(
         summary: summary(&heads),
         heads,
         shuffled,
-        stability: stability::of(&magnitudes.norms, &directions, &table, options),
+        stability: stability::of(&magnitudes.norms, &directions.halves, &table, options),
         length,
         prompts: confounds::prompts(&table, facts, options),
         groups: confounds::groups(&table, facts, options),

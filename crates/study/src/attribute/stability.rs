@@ -1,14 +1,15 @@
 //! Whether a ranking comes out again with other items: split halves, beside the same under shuffled labels.
 
-use headtemper_stats::{Columns, Folds, Halves, Projector, Tail, mean, spearman, split_half, with_small_strata};
+use headtemper_stats::{
+    Adjustment, Columns, Folds, Halves, Projector, Tail, mean, spearman, split_half, with_small_strata,
+};
 use rayon::prelude::*;
 
-use super::{
-    AttributeOptions, LEVEL, Table,
-    direction::{Directions, Labeling, permuted},
-    level,
+use super::{AttributeOptions, LEVEL, Table, level};
+use crate::{
+    attribution::{Reliability, Stability},
+    significance::permuted,
 };
-use crate::attribution::{Reliability, Stability};
 
 /// How many ways the items are halved.
 const SPLITS: usize = 10;
@@ -18,6 +19,9 @@ const SHUFFLES: usize = 100;
 const REPEATS: usize = 2;
 /// Folds within a half.
 const FOLDS: usize = 5;
+
+/// The item at each place, and what the covariates do to its d.
+pub(super) type Labeling = (Vec<usize>, Adjustment);
 
 /// d_crossfit of one head in halves of the items: observed first, then one entry per shuffle; each entry is `[split][half]`.
 pub(super) type HalvesOfHead = Vec<Vec<[f64; 2]>>;
@@ -49,7 +53,7 @@ pub(super) fn of_head(projector: &Projector, halves: &Halves, labelings: &[Label
 }
 
 /// Both rankings: by the signed d of the norms, and by d_crossfit.
-pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, options: &AttributeOptions) -> Stability {
+pub(super) fn of(norms: &[f64], of_heads: &[HalvesOfHead], table: &Table<'_>, options: &AttributeOptions) -> Stability {
     if table.taken_out.move_in_shuffles() {
         // Halves of residuals share what the fit on all items got wrong, the more so the more labels go with the covariate.
         let none = Reliability { rho: f64::NAN, null_mean: f64::NAN, null_q95: f64::NAN, p: f64::NAN, shuffles: 0 };
@@ -71,12 +75,12 @@ pub(super) fn of(norms: &[f64], directions: &Directions, table: &Table<'_>, opti
             split_half(&halves, &order, rank)
         })
         .collect();
-    let of_heads = |at: usize, split: usize, half: usize| -> Vec<f64> {
-        directions.halves.iter().map(|head| head[at][split][half]).collect()
+    let of_half = |at: usize, split: usize, half: usize| -> Vec<f64> {
+        of_heads.iter().map(|head| head[at][split][half]).collect()
     };
     let directional: Vec<f64> = (0..=count)
         .map(|at| {
-            let rho = (0..halves.splits()).map(|split| spearman(&of_heads(at, split, 0), &of_heads(at, split, 1)));
+            let rho = (0..halves.splits()).map(|split| spearman(&of_half(at, split, 0), &of_half(at, split, 1)));
             mean(&rho.collect::<Vec<_>>())
         })
         .collect();

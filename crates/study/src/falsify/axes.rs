@@ -10,8 +10,8 @@ use headtemper_stats::{fisher_range, pearson};
 use super::{
     Axis, AxisPair, Check, GateFile, Kind, Outcome,
     config::AxesConfig,
-    run::{label_warnings, null_of},
     steps,
+    tested::{label_warnings, null_of},
 };
 use crate::{
     Npz, Progress, ReadAs, Result, StudyError,

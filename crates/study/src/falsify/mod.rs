@@ -8,6 +8,7 @@ mod axes;
 mod baselines;
 mod config;
 mod earlier;
+mod frozen;
 mod gates;
 mod other;
 mod overlap;
@@ -15,6 +16,7 @@ mod result;
 mod run;
 mod side;
 mod steps;
+mod tested;
 mod text;
 mod view;
 
@@ -23,12 +25,12 @@ mod tests;
 
 pub use config::{AxesConfig, ControlsConfig, GateFile, PooledConfig, ProbeConfig, ReplicationConfig, SetConfig};
 pub(crate) use earlier::Earlier;
+pub(crate) use frozen::FROZEN;
 pub use gates::{FailedBy, Gates, StepName};
 pub use result::{
     Axis, AxisPair, Baseline, BaselineName, Check, FailureMode, FailureName, Falsification, Frozen, Kind, Outcome,
     Overlap, Plane, Step, Transfer,
 };
-pub(crate) use run::FROZEN;
 pub use run::falsify;
 pub(crate) use steps::word;
 pub use text::markdown;

@@ -6,9 +6,9 @@ use super::{
     Baseline, GateFile, Outcome, Step, StepName, Transfer,
     baselines::Ran,
     overlap::{self, Prompts},
-    run::{check_ready, label_warnings, null_of},
     side::Side,
     steps::{self, Seen},
+    tested::{check_ready, label_warnings, null_of},
     view::View,
 };
 use crate::{

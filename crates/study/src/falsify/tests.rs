@@ -86,7 +86,7 @@ fn outcomes(train: &ProbeSet, fresh: &ProbeSet, seed: u64) -> (Outcome, Outcome)
     let options = FitOptions { shuffles: SHUFFLES, shuffle: Some(seed as u32), measure, ..FitOptions::default() };
     let probe = fit(train, &options, "fit", &mut crate::Silent).unwrap().probe;
     let (evaluation, p) = evaluate(&probe, fresh, measure).unwrap();
-    let null = super::run::null_of(&p[0], fresh, &options);
+    let null = super::tested::null_of(&p[0], fresh, &options);
     let gates = Gates::default();
     let seen = Seen::fresh(&evaluation, (&p[0], fresh), null.as_ref(), &options);
     let fresh = steps::transfer(&gates, StepName::Fresh, &seen, &[]);
