@@ -357,6 +357,15 @@ fn what_else_the_cohorts_differ_in_is_said() {
 }
 
 #[test]
+fn a_map_that_tempers_nothing_says_so() {
+    let lab = Lab::new();
+    let score =
+        |lambda: &str| lab.done(&format!("--items c.jsonl --heads L0H1 --lambda {lambda} --shuffles 9 --out {lambda}"));
+    assert!(score("1").0.contains("no head is tempered: every λ is 1"));
+    assert!(!score("1,0").0.contains("no head is tempered"));
+}
+
+#[test]
 fn every_family_has_a_map() {
     let lab = Lab::new();
     for family in FAMILIES {

@@ -113,7 +113,16 @@ pub(crate) fn plans_of(args: &PlanArgs, spec: &ModelSpec, identity: Option<&Iden
             identity.map_or(Ok(()), |identity| remark(source.text, identity))?;
             match &plans[..] {
                 [one] => ui::say(&format!("plan       {one}")),
-                many => ui::say(&format!("plan       {} rows of {}", many.len(), source.text)),
+                many => {
+                    ui::say(&format!("plan       {} rows of {}", many.len(), source.text));
+                    let none = many.iter().filter(|plan| plan.is_empty()).count();
+                    if none > 0 {
+                        let of = many.len();
+                        ui::say(&format!(
+                            "warning: {none} of {of} rows temper no head: their items are the untouched model's"
+                        ));
+                    }
+                }
             }
             Ok(plans)
         }

@@ -141,6 +141,10 @@ fn lambda_tables_that_fit_nothing() {
         bench.refused(&format!("generate --model M --items q.jsonl --plan {name}"), parts);
         bench.refused(&format!("capture --model M --items q.jsonl --out out.npz --plan {name}"), parts);
     }
+    table("some.npz", "lambda", (3, 4, 6), &[(1, 0.5)]);
+    let output = bench.run_in(temper(), "generate --model M --items q.jsonl --max-new-tokens 1 --plan some.npz");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("warning: 2 of 3 rows temper no head"), "{said}");
     // The arms of a sweep are not rows of items, however many there are; one of them can be a plan for all items.
     bench.done("sweep --model M --items q.jsonl --heads L1H2 --lambda 1,0.5,0 --max-new-tokens 1 --out s");
     let generate = "generate --model M --items q.jsonl --max-new-tokens 1 --plan s/lambda.npz";

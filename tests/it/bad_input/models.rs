@@ -261,6 +261,13 @@ fn models_that_are_not_there() {
         bench.refused(unused, &["unexpected argument"]);
     }
     bench.done("generate --model M hi --thinking off --max-new-tokens 1");
+    bench.write("ids.jsonl", "{\"input_ids\":[7,8]}\n{\"input_ids\":[9]}\n");
+    let unused = ["--thinking is off", "where no item's prompt goes through the chat template"];
+    bench.refused("generate --model M --items ids.jsonl --thinking off", &unused);
+    bench.refused("sweep --model M --items ids.jsonl --thinking off --heads L0H0 --lambda 0 --out s", &unused);
+    bench.refused("capture --model M --items ids.jsonl --thinking off --out i.npz", &unused);
+    bench.write("both.jsonl", "{\"input_ids\":[7,8]}\n{\"prompt\":\"hi\"}\n");
+    bench.done("capture --model M --items both.jsonl --thinking off --out i.npz --part-items 1");
     bench.refused("bench --model gone.json --random 1", &["'gone.json' is no config.json", "random weights"]);
     bench.refused("bench --model M --random 1 --revision main", &["random weights are made from that"]);
     bench.refused("inspect --model M --device tpu", &["device 'tpu'", "auto, cpu, cuda, cuda:N and metal"]);

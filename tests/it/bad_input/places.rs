@@ -98,6 +98,7 @@ fn places_that_cannot_be_written_to() {
     fs::create_dir(bench.path("dir")).unwrap();
     let capture = "capture --model M --items q.jsonl --out";
     bench.refused(&format!("{capture} gone/out.npz"), &["cannot write gone/out.npz", "gone is no directory"]);
+    bench.refused(&format!("{capture} new/"), &["--out is new/, a directory, but must be a .npz file"]);
     bench.refused(&format!("{capture} dir"), &["cannot write dir", "give a .npz file"]);
     bench.refused(
         "sweep --model M --items q.jsonl --heads L0H0 --lambda 1 --out q.jsonl/out",

@@ -224,6 +224,7 @@ fn answers_need_a_place_and_a_model_that_writes_them() {
         (format!("{capture} ./g.npz --generate"), "--answers is ./g.npz, like --out"),
         (format!("{capture} dir --generate"), "--answers is dir, which is there"),
         (format!("{capture} no/a.jsonl --generate"), "no is no directory"),
+        (format!("{capture} no/ --generate"), "--answers is no/, a directory"),
     ] {
         let (_, err) = lab.ends(2, &line);
         assert!(err.contains(part) && !err.contains("gone"), "{line}: {err}");

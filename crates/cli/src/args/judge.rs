@@ -67,7 +67,7 @@ pub(crate) struct Judge {
     #[arg(long, value_name = "NAME")]
     pub(crate) key_env: Option<String>,
     /// Use only items for which this holds, such as 'topic == "capitals"'
-    #[arg(long = "where", value_name = "CONDITION", value_parser = Predicate::parse, conflicts_with = "sweep")]
+    #[arg(id = "where", long = "where", value_name = "CONDITION", value_parser = Predicate::parse, conflicts_with = "sweep")]
     pub(crate) only: Option<Predicate>,
     /// Use only the first N items; of a sweep, the answers to its first N items
     #[arg(long, value_name = "N")]

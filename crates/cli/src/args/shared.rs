@@ -105,7 +105,7 @@ pub(crate) struct ItemArgs {
     #[arg(long, conflicts_with = "raw", value_name = "TEXT")]
     pub(crate) system: Option<String>,
     /// Use only items for which this holds, such as 'topic == "capitals"' or '!correct && scores.curiosity >= 4'
-    #[arg(long = "where", value_name = "CONDITION", value_parser = Predicate::parse)]
+    #[arg(id = "where", long = "where", value_name = "CONDITION", value_parser = Predicate::parse)]
     pub(crate) only: Option<Predicate>,
     /// Use only the first LIMIT of them
     #[arg(long)]

@@ -20,7 +20,7 @@ use crate::{
         thought::Thoughts,
     },
     npz::join::each_text,
-    store::files::{Failed, copy_whole, missing_dir, remove_left_of},
+    store::files::{Failed, copy_whole, missing_dir, names_a_directory, remove_left_of},
 };
 
 /// Items that are read at once.
@@ -46,6 +46,9 @@ impl CaptureJob<'_> {
         let (file, out) = (std::path::absolute(path), std::path::absolute(self.out));
         if file.map_err(StudyError::write(path))? == out.map_err(StudyError::write(self.out))? {
             return refused(format!("{}, like --out", path.display()), "another file");
+        }
+        if names_a_directory(path) {
+            return refused(format!("{}, a directory", path.display()), "a file that can be written");
         }
         if let Some(dir) = missing_dir(path) {
             let found = format!("{}, but {} is no directory", path.display(), dir.display());

@@ -26,7 +26,7 @@ use crate::{
     },
     items::{answer::cut_off, columns::FINISH_REASON, thought::Thoughts},
     progress::Lengths,
-    store::files::{followed, missing_dir},
+    store::files::{followed, missing_dir, names_a_directory},
     text::count,
 };
 
@@ -58,6 +58,9 @@ impl CaptureJob<'_> {
         self.answering.as_ref().map_or(Ok(()), Answering::check)?;
         if self.part_items == Some(0) {
             return Err(StudyError::option("--part-items", "0", "at least 1"));
+        }
+        if names_a_directory(self.out) {
+            return Err(StudyError::option("--out", format!("{}, a directory", self.out.display()), "a .npz file"));
         }
         let file = followed(self.out);
         if file != self.out && missing_dir(self.out).is_some() {

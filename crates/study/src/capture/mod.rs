@@ -21,7 +21,7 @@ use headtemper_hook::{HeadPlan, Site};
 use rayon::prelude::*;
 
 use crate::{
-    Item, Progress, Result,
+    Item, Progress, Result, StudyError,
     error::back,
     items::{
         Systems,
@@ -90,8 +90,21 @@ impl Default for CaptureOptions<'_> {
     }
 }
 
+/// Whether a chat template writes the item's prompt.
+pub(crate) fn is_rendered(item: &Item) -> bool {
+    matches!(item.input, Input::Prompt(_) | Input::Messages(_))
+}
+
+/// Refuses a template's switch that no template acts on: results would say that it was on.
+pub(crate) fn check_thinking(engine: &Engine, any_rendered: bool) -> Result<()> {
+    let Some(thinking) = engine.identity().thinking.filter(|_| !any_rendered) else { return Ok(()) };
+    let allowed = "left out where no item's prompt goes through the chat template, as those of input_ids do not";
+    Err(StudyError::option("--thinking", if thinking { "on" } else { "off" }, allowed))
+}
+
 /// Encodes items; a text that does not fit is named by its id.
 pub(crate) fn encode(engine: &Engine, items: &[Item]) -> Result<Vec<Encoded>> {
+    check_thinking(engine, items.is_empty() || items.iter().any(is_rendered))?;
     in_order(items, |item| encode_one(engine, item, item.response.as_deref()))
 }
 
@@ -156,6 +169,7 @@ pub(crate) fn named_items(items: &[Item], encoded: &[Encoded]) -> Vec<(String, S
 /// # Errors
 /// If a prompt leaves no room for an answer in the model's context: the item is named.
 pub fn prompts(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
+    check_thinking(engine, items.is_empty() || items.iter().any(is_rendered))?;
     in_order(items, |item| prompt(engine, item))
 }
 

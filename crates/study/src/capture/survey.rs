@@ -7,7 +7,7 @@ use headtemper_hook::HeadPlan;
 use serde::Serialize;
 
 use super::{
-    CaptureJob, encode_one, in_order,
+    CaptureJob, check_thinking, encode_one, in_order, is_rendered,
     kept::{find_texts, texts_in},
     leaves_ids, prompt,
 };
@@ -129,7 +129,7 @@ impl Survey {
         };
         let plans = &job.options.plans;
         let (mut items, mut labels) = (Blocks::of(n), Blocks::of(n));
-        let shown = n >= LONG;
+        let (shown, mut rendered) = (n >= LONG, n == 0);
         if shown {
             progress.begin("items", n, 0);
         }
@@ -138,6 +138,7 @@ impl Survey {
             let (piece, answered) = items_of(job, from..n.min(from + AT_ONCE))?;
             survey.responses += answered;
             let texts = texts_of(engine, job, &piece)?;
+            rendered |= piece.iter().any(is_rendered);
             survey.raw |= piece.iter().any(Item::is_raw);
             survey.systems.see(&piece);
             for (item, text) in piece.iter().zip(&texts) {
@@ -162,6 +163,7 @@ impl Survey {
         if shown {
             progress.end();
         }
+        check_thinking(engine, rendered)?;
         (survey.items, survey.labels) = (items.finish(), labels.finish());
         Ok(survey)
     }

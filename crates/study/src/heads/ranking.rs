@@ -204,7 +204,10 @@ pub(crate) fn top(report: &Attribution, top: TopHeads) -> Result<Vec<HeadRef>, S
 fn first(mut heads: Vec<(HeadRef, f64)>, top: TopHeads) -> Result<Vec<HeadRef>, String> {
     heads.retain(|(_, size)| size.is_finite());
     heads.sort_by(|a, b| b.1.total_cmp(&a.1));
-    if top.count == 0 || top.count > heads.len() {
+    if top.count == 0 {
+        return Err(format!("top:{top} names no head, but must name at least 1"));
+    }
+    if top.count > heads.len() {
         let by = if top.by == RankBy::Direction { " by direction" } else { "" };
         return Err(format!("it ranks {} heads{by}, so top:{top} does not exist", heads.len()));
     }

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::{Item, Result, StudyError};
 
+/// Fields that an item may have and no condition asks for: they are lists.
+const UNASKED: [&str; 4] = ["gold", "messages", "input_ids", "response_ids"];
+
 /// A condition on the fields of an item.
 ///
 /// `==`, `!=`, `<`, `<=`, `>`, `>=` between a field and a text, number, `true`, `false`; a field by itself tests whether it is true; `!`,
@@ -121,7 +124,11 @@ impl Predicate {
             None => Ok(()),
             Some(field) => Err(StudyError::option(
                 what(),
-                format!("'{self}' (no item has {field})"),
+                if UNASKED.contains(&field) {
+                    format!("'{self}' (no condition can ask for {field})")
+                } else {
+                    format!("'{self}' (no item has {field})")
+                },
                 format!(
                     "on fields that items have: {}",
                     known.iter().map(|name| written(name)).collect::<Vec<_>>().join(", ")

@@ -21,6 +21,9 @@ pub(super) fn warnings(map: &ScoreMap, nulls: Nulls) -> Vec<String> {
     let mut warnings = Vec::new();
     let (items, prompts) = (map.items, map.prompts);
     let counted = |count: usize| units::counted(count, map.groups.as_deref());
+    if map.cells.iter().all(|cell| cell.lambda == 1.0) {
+        warnings.push("no head is tempered: every λ is 1".into());
+    }
     // The smallest p if all flips were enumerated.
     let possible = 0.5f64.powi(prompts as i32 - 1);
     if nulls.shuffles == 0 {

@@ -90,6 +90,11 @@ pub(crate) fn remove_left_of(path: &Path) {
     }
 }
 
+/// Whether a path can only be a directory's, as it ends in a separator.
+pub(crate) fn names_a_directory(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().last().is_some_and(|&last| std::path::is_separator(char::from(last)))
+}
+
 /// The directory of the file that a path leads to, where it is not there.
 pub(crate) fn missing_dir(path: &Path) -> Option<PathBuf> {
     let file = followed(path);
