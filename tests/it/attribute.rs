@@ -8,6 +8,7 @@ use headtemper_tests::{farther, golden_dir};
 use serde_json::{Value, json};
 
 use crate::{
+    handed_on::texts,
     lab::{DIM, HEADS, LAYERS, Lab, array},
     real::gguf_path,
 };
@@ -252,6 +253,26 @@ fn many_dispositions_come_from_one_pass() {
     let (_, why) = lab.ends(2, &format!("{only} --only humble,eager"));
     assert!(why.contains("no item has scores.eagerness"), "{why}");
     assert!(!lab.path("other").exists());
+}
+
+/// What stands beside the numbers is of this call: dispositions that were passed over, and the items' labels.
+#[test]
+fn what_was_passed_over_is_told_anew() {
+    let lab = Lab::new();
+    write_rated(&lab);
+    let without = |name: &str| format!("{OWN}{}", OWN.replace("checks", name).replace(">= 4", ">= 40"));
+    lab.write("d.toml", without("calm"));
+    let attribute = "attribute --model M --items r.jsonl --dispositions d.toml --out out --shuffles 19 --resamples 20";
+    assert!(lab.done(attribute).contains("not attributed: calm"));
+    assert!(lab.ends(0, attribute).1.contains("nothing left to do"));
+    lab.write("d.toml", without("brave"));
+    let out = lab.done(attribute);
+    assert!(out.contains("not attributed: brave") && !out.contains("calm"), "{out}");
+    assert_eq!(lab.json("out/attribution.json")["skipped"][0]["name"], "brave");
+    lab.write("r.jsonl", lab.read("r.jsonl").replace(r#""label":"cw""#, r#""label":"wrong""#));
+    lab.done(attribute);
+    let labels = texts(&lab, "out/attribution.npz", "label");
+    assert!(labels.contains(&"wrong".to_string()) && !labels.contains(&"cw".to_string()), "{labels:?}");
 }
 
 /// Conditions choose cohorts, controls run the same analysis where there is nothing to find, and other commands read the lists.

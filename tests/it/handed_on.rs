@@ -16,7 +16,7 @@ fn answered(lab: &Lab, name: &str, answer: &str) {
     lab.write_lines(name, (0..12).map(item));
 }
 
-fn texts(lab: &Lab, name: &str, key: &str) -> Vec<String> {
+pub(crate) fn texts(lab: &Lab, name: &str, key: &str) -> Vec<String> {
     match headtemper_study::Npz::read_array(&lab.path(name), key).unwrap() {
         headtemper_study::Array::Text(texts) => texts,
         other => panic!("{key} of {name} is no array of texts but {other:?}"),

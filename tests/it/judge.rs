@@ -6,7 +6,13 @@ mod asking;
 mod mock;
 mod sweeps;
 
-use std::{fs, path::Path, process::Output, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Output,
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -161,6 +167,16 @@ fn runs_may_share_their_answers_and_say_whose_they_are() {
     ends(&lab, &server, 0, "--out b --cache shared.jsonl --tasks delivery");
     assert!(server.asked().is_empty() && !lab.path("b/answers.jsonl").exists());
     lab.same(&["judged.jsonl"], "a", "b");
+    // One process at a time asks for a file of answers, whoever's it is.
+    ends(&lab, &server, 0, "--out own --tasks delivery");
+    let lock = File::create(lab.path("own/.answers.jsonl.lock")).unwrap();
+    lock.lock().unwrap();
+    for line in ["--out own --tasks delivery", "--out d --cache own/answers.jsonl --tasks delivery"] {
+        let (_, err) = ends(&lab, &server, 2, line);
+        assert!(err.contains("answers.jsonl is in use by another process"), "{err}");
+    }
+    drop(lock);
+    server.asked();
     // The same name at another address: answers are kept, and the report says who answered.
     let other = Server::new(good);
     other.serve_as("mock-2");

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     CaptureJob, Experiment, Item, Progress, Result, Row, RunDir, ScoreRun, SweepRun, capture, run,
     score::{self, ScoreRow},
-    store::rows::keys_in,
+    store::rows::rows_in,
     sweep::{wanted::Wanted, work::Work},
 };
 
@@ -102,8 +102,8 @@ pub fn dry_sweep(engine: &Engine, run: &SweepRun<'_>, dir: &Path) -> Result<DryR
     let (all, parts) = run.rows(engine)?;
     let wanted = run.part(&all)?;
     RunDir::check(dir, "sweep", &parts, run.shard)?;
-    let done = keys_in::<Row>(dir)?;
-    let missing: Vec<&Wanted> = wanted.iter().filter(|w| !done.contains(&w.key)).collect();
+    let done = rows_in::<Row>(dir)?;
+    let missing: Vec<&Wanted> = wanted.iter().filter(|w| !done.contains_key(&w.key)).collect();
     let work = Work::of(engine, run.items, run.arms, &missing, run.options)?;
     engine.check_plans(&work.plans)?;
     let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
@@ -131,8 +131,8 @@ pub fn dry_capture(engine: &Engine, job: &CaptureJob<'_>, progress: &mut dyn Pro
 pub fn dry_score(engine: &Engine, items: &[Item], run: &ScoreRun<'_>, dir: &Path) -> Result<DryRun> {
     let work = score::Work::new(engine, items, run)?;
     RunDir::check(dir, "score", &work.parts, run.shard)?;
-    let there = keys_in::<ScoreRow>(dir)?;
-    let missing = work.missing(|key| there.contains(key));
+    let there = rows_in::<ScoreRow>(dir)?;
+    let missing = work.missing(|key| there.contains_key(key));
     let to_do = work.to_do(&missing);
     let memory = if to_do.cells > 0 { Some(work.memory(&missing)?) } else { None };
     let counts = (work.part.len() - to_do.cells, to_do.cells);

@@ -1,6 +1,9 @@
 //! A judge on the answers of a sweep: whether tempering heads changes what it says of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use serde_json::{Value, json};
 
@@ -155,6 +158,21 @@ fn arms_are_compared_by_what_a_judge_says() {
 }
 
 /// A judge that refuses to speak of many answers of one arm says nothing about that arm.
+/// Tables of one judging never stand beside the verdicts of another.
+#[test]
+fn tables_go_before_other_verdicts_are_written() {
+    let (lab, server) = (Lab::new(), Server::new(good));
+    swept(&lab, "1,0");
+    judge(&lab, &server, 0, "--tasks delivery --out j");
+    // No file can take the place of a directory: as if the call had been killed there.
+    fs::remove_file(lab.path("j/judged.jsonl")).unwrap();
+    fs::create_dir(lab.path("j/judged.jsonl")).unwrap();
+    judge(&lab, &server, 2, "--tasks coverage,delivery --out j");
+    for name in ["judge.json", "sweep.json", "sweep.csv", "report.html"] {
+        assert!(!lab.path("j").join(name).exists(), "{name} is of other verdicts");
+    }
+}
+
 #[test]
 fn an_arm_that_a_judge_refuses_is_not_compared() {
     let (lab, server) = (Lab::new(), Server::new(good));

@@ -1,5 +1,7 @@
 //! `temper falsify` as a user runs it: gates that decide, frozen probes, and fresh items that are not fresh.
 
+use std::fs;
+
 use headtemper_study::{Array, Npz};
 use serde_json::{Value, json};
 
@@ -214,6 +216,15 @@ fn the_later_steps_report_or_decide() {
     assert_eq!(flagged.len(), 1, "{flagged:?}");
     assert!((flagged[0]["r"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     assert!(found["sentence"].as_str().unwrap().contains("Step replication (reported, not deciding): failed"));
+    // Another model's features under the same name would be a second try.
+    lab.done("falsify gate.toml --out run");
+    let (before, failed) = (lab.read("run/falsify.json"), fs::read(lab.path("fresh_b.npz")).unwrap());
+    write(&lab, "fresh_b", data(13, 90, 45, 1.2));
+    let (_, err) = lab.ends(2, "falsify gate.toml --out run");
+    assert!(err.contains("the step replication was on other items before"), "{err}");
+    assert_eq!(lab.read("run/falsify.json"), before);
+    write(&lab, "fresh_b", data(12, 90, 45, -1.2));
+    assert!(fs::read(lab.path("fresh_b.npz")).unwrap() == failed);
     lab.write("gate.toml", format!("{gate}{later}[gates]\ndecide = ['cv', 'fresh', 'replication']\n"));
     let (out, _) = lab.ends(3, "falsify gate.toml --out decided");
     assert!(out.contains("failed at replication"), "{out}");

@@ -4,9 +4,10 @@ use std::fs;
 
 use headtemper_engine::Engine;
 use headtemper_study::{Experiment, Silent, run};
+use serde_json::json;
 
 use super::{RUN_FILES, write_experiment};
-use crate::lab::{Lab, lines};
+use crate::lab::{Lab, lines, unchecked};
 
 /// What stands beside `config.toml` is of it, also where the call that wrote it did not come to its end; and a run whose prompts are read
 /// otherwise is another run.
@@ -114,6 +115,53 @@ fn an_attribution_that_is_not_as_it_was_written_is_made_again() {
     }
     let (_, said) = lab.ends(0, "run x.toml --out out");
     assert!(said.contains("nothing left to do"), "{said}");
+}
+
+/// An answer that was made again, and is another now, is attributed again: whoever removes its line may be on a device that rounds otherwise.
+#[test]
+fn an_attribution_of_other_answers_is_made_again() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    lab.done("run x.toml --out out");
+    let (report, features) = (lab.read("out/report.json"), fs::read(lab.path("out/features.npz")).unwrap());
+    let mut rows = unchecked(&lab.read("out/rows.jsonl"));
+    let base = rows.iter_mut().find(|row| row["variant"] == "base").unwrap();
+    let ids = base["response_ids"].as_array_mut().unwrap();
+    ids[0] = json!(if ids[0] == 5 { 6 } else { 5 });
+    lab.write_lines("out/rows.jsonl", rows);
+    let dry = lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
+    assert!(dry["prompt_tokens"].as_u64() > Some(0), "{dry}");
+    let (_, said) = lab.ends(0, "run x.toml --out out");
+    assert!(said.contains("capture    24 done"), "{said}");
+    assert!(fs::read(lab.path("out/features.npz")).unwrap() != features, "the features are those of the old answer");
+    assert_ne!(lab.read("out/report.json"), report);
+}
+
+/// A file that `[sweep] heads` names is read once, and one that lists other heads than it did makes another sweep.
+#[test]
+fn a_list_of_heads_that_changed_takes_the_sweep_back() {
+    let lab = Lab::new();
+    write_experiment(&lab, 24, 12);
+    let list = |head: usize| format!(r#"{{"schema":"heads/v1","heads":[{{"layer":0,"head":{head}}}]}}"#);
+    lab.write("h.json", list(0));
+    lab.write("x.toml", lab.read("x.toml").replace("top:2", "h.json"));
+    lab.done("run x.toml --out out");
+    let (_, said) = lab.ends(0, "run x.toml --out out");
+    assert!(!said.contains("removed"), "{said}");
+    lab.write("h.json", list(1));
+    // No file can take the place of a directory: as if the call had been killed there.
+    let judged = lab.path("out/judged.jsonl");
+    fs::remove_file(&judged).unwrap();
+    fs::create_dir(&judged).unwrap();
+    let (_, said) = lab.ends(2, "run x.toml --out out");
+    assert!(said.contains("not of the settings of this call, and removed: report.html"), "{said}");
+    for name in ["report.html", "report.json", "report.md", "sweep.json", "sweep.csv", "lambda.npz", "plan.json"] {
+        assert!(!lab.path("out").join(name).exists(), "{name} is of other heads");
+    }
+    assert!(lab.path("out/attribution.json").exists(), "no heads that are swept are part of it");
+    fs::remove_dir(&judged).unwrap();
+    lab.done("run x.toml --out out");
+    assert_eq!(lab.json("out/sweep.json")["tables"][0]["set"], "L0H1");
 }
 
 /// `config.toml` is the resolved experiment, and can be run from where it is.

@@ -92,7 +92,9 @@ pub fn attribute_run(
         progress.note(&note);
     }
     let (said_dropped, count) = (chosen.said_dropped(), chosen.items.len());
-    let key = digest(&(parts.key(), STATISTICS));
+    // What is written down besides the numbers: why dispositions were passed over, and the labels.
+    let labels: Vec<_> = chosen.items.iter().map(|item| &item.label).collect();
+    let key = digest(&(parts.key(), STATISTICS, &chosen.skipped, labels));
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let attribution = if run.finished("attribute", &key, &ATTRIBUTION_FILES, progress) {
         progress.note("attribute  nothing left to do");

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::Outcome;
-use crate::{Result, store::files::read_json};
+use super::{Outcome, StepName, Transfer};
+use crate::{Result, probe::Origin, store::files::read_json};
 
 /// The file of a falsification.
 pub(super) const FOUND: &str = "falsify.json";
@@ -19,6 +19,17 @@ pub(crate) struct Earlier {
     fresh: FreshItems,
     #[serde(default)]
     fresh_items_sha256: Option<String>,
+    #[serde(default)]
+    pooled: Option<EarlierTransfer>,
+    #[serde(default)]
+    replication: Option<EarlierTransfer>,
+}
+
+/// The sets of step 4 or 5.
+#[derive(Deserialize)]
+struct EarlierTransfer {
+    train: FreshItems,
+    fresh: FreshItems,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +58,15 @@ impl Earlier {
     /// Its verdict, if it is about this probe.
     pub(crate) fn verdict_of(&self, probe_sha256: &str) -> Option<Outcome> {
         (self.frozen.probe_sha256 == probe_sha256).then_some(self.verdict)
+    }
+
+    /// Whether step 4 or 5 was on these sets; true where it was not run.
+    pub(super) fn transferred(&self, step: StepName, now: &Transfer) -> bool {
+        let earlier = if step == StepName::Pooled { &self.pooled } else { &self.replication };
+        let same = |was: &FreshItems, now: &Origin| {
+            (&was.features_sha256, &was.labels_sha256) == (&now.features_sha256, &now.labels_sha256)
+        };
+        earlier.as_ref().is_none_or(|was| same(&was.train, &now.train) && same(&was.fresh, &now.fresh))
     }
 
     /// Whether it was on these fresh items; `items` is the hash of what they say, where they are given.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{
-    Frozen, GateFile,
+    Frozen, GateFile, StepName, Transfer,
     earlier::{Earlier, FOUND},
 };
 use crate::{
@@ -48,6 +48,17 @@ pub(super) fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: 
     let threshold = frozen.threshold.map_or("none".into(), |threshold| format!("{threshold:.2}"));
     progress.note(&format!("frozen     probe {}, C {}, threshold {threshold}", frozen.probe_sha256, frozen.c));
     Ok(frozen)
+}
+
+/// The same for steps 4 and 5, whose sets may be of other files.
+pub(super) fn transferred_once(run: &RunDir, step: StepName, now: Option<&Transfer>) -> Result<()> {
+    let (path, Some(now)) = (run.file(FOUND), now) else { return Ok(()) };
+    let earlier = path.parent().map(Earlier::of).transpose()?.flatten();
+    if earlier.is_none_or(|earlier| earlier.transferred(step, now)) {
+        return Ok(());
+    }
+    let why = format!("the step {step} was on other items before; a second test needs an --out of its own");
+    Err(StudyError::content(&path, why))
 }
 
 /// A frozen probe is tested once: other fresh items under the same gates would be a second try.

@@ -6,7 +6,7 @@ use super::{
     Baseline, Falsification, GateFile, Overlap, Step, StepName, axes,
     axes::Swept,
     earlier::FOUND,
-    frozen::{FROZEN, freeze, parts, tested_once},
+    frozen::{FROZEN, freeze, parts, tested_once, transferred_once},
     other::{Other, of_other, other, pooled_sets, replicated_sets},
     overlap,
     side::Side,
@@ -76,6 +76,9 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let mut pooled = of_pooled.map(|sets| other(sets, "pooled", views, &options, progress)).transpose()?;
     let mut replication =
         of_replication.map(|sets| other(sets, "replication", views, &options, progress)).transpose()?;
+    for (step, other) in [(StepName::Pooled, &pooled), (StepName::Replication, &replication)] {
+        transferred_once(&run, step, other.as_ref().map(|other| &other.transfer))?;
+    }
     let others = [("pooled", pooled.as_ref()), ("replication", replication.as_ref())];
     for (step, _) in others.iter().filter(|(_, other)| other.is_some_and(|other| !other.by_prompt)) {
         let why =

@@ -173,10 +173,9 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
     let mut questions = Questions::new(run.items, run.prompts, run.asked())?;
     let shared = run.cache.map(|path| cache::open(path, progress)).transpose()?;
     let files = RunDir::open(dir, "judge", &run.parts(), None, progress)?;
-    let (mut log, _lock) = match shared {
-        Some(shared) => shared,
-        None => (files.rows(progress)?, None),
-    };
+    // Its own replies too, since another run may share them.
+    let own = || cache::open(&files.file(Answer::FILE), progress);
+    let (mut log, _lock) = shared.map_or_else(own, Ok)?;
     let client = Client::new(run.endpoint, run.key, run.asked(), run.patience);
     let pool = Pool::new(&client, run.endpoint, run.patience, run.stop);
     let mut done = Done::default();
@@ -194,14 +193,12 @@ pub fn judge_run(run: &JudgeRun<'_>, dir: &Path, progress: &mut dyn Progress) ->
     let covers = run.prompts.asks(Kind::Coverage);
     let found: Vec<Found> = questions.raised.iter().map(|raised| Found::new(raised, verdicts, covers)).collect();
     let judged = questions.items().iter().zip(&found).map(|(item, found)| found.put(item, questions.axes()).to_json());
+    // What an earlier call said here is of its lines, and must not stand beside these, also if this call is killed.
+    [REPORT].iter().chain(&OF_A_SWEEP).try_for_each(|name| remove_if_there(&files.file(name)))?;
     write_text(&files.file(JUDGED), &judged.map(|item| item.to_string() + "\n").collect::<String>())?;
     let report = report(run, &questions, verdicts, &found, &done, cached);
     write_json(&files.file(REPORT), &report)?;
     let outcomes = run.sweep.map(|sweep| compare(run, sweep, (&report, &found), &files)).transpose()?;
-    if outcomes.is_none() {
-        // An earlier call may have judged a sweep here, whose tables would not be of these lines.
-        OF_A_SWEEP.iter().try_for_each(|name| remove_if_there(&files.file(name)))?;
-    }
     Ok(JudgeDone { report, outcomes })
 }
 

@@ -52,6 +52,8 @@ pub(crate) use prepared::{Prepared, ToDo};
 struct Study<'a> {
     engine: &'a Engine,
     experiment: &'a Experiment,
+    /// The arms of the sweep, where the attribution has no part in choosing its heads.
+    arms: Option<Vec<Arm>>,
     run: RunDir,
     key: String,
     log: RowLog,
@@ -67,15 +69,24 @@ const CONFIG: &str = "config.toml";
 
 /// Takes back what an earlier call left under another file, and says so: whatever stands beside `config.toml` must be of it, also where
 /// this call fails or is killed. Answers stay, and so does an attribution that the other file does not change.
-fn take_back_others(run: &mut RunDir, key: &str, experiment: &Experiment, progress: &mut dyn Progress) -> Result<()> {
+fn take_back_others(
+    run: &mut RunDir,
+    key: &str,
+    (experiment, arms): (&Experiment, Option<&[Arm]>),
+    progress: &mut dyn Progress,
+) -> Result<()> {
     let earlier = std::fs::read_to_string(run.file(CONFIG)).unwrap_or_default();
-    let other = !earlier.is_empty() && earlier != experiment.to_toml();
+    // A file may name another, which lists other heads than it did.
+    let swept = Plan::<SweepPlan>::of(run.dir());
+    let swept_otherwise = arms.zip(swept).is_some_and(|(arms, swept)| swept.plan.arms != arms);
+    let rewritten = !earlier.is_empty() && earlier != experiment.to_toml();
+    let other = rewritten || swept_otherwise;
     let of = |experiment: &Experiment| attribution_key(key, experiment, &[]);
     let attributes_otherwise = || !toml::from_str(&earlier).is_ok_and(|earlier| of(&earlier) == of(experiment));
     let stages: [(&str, &[&str], bool); 3] = [
         ("report", &REPORTS, other),
         ("sweep", &SWEEP_FILES, other || experiment.sweep.is_none()),
-        ("attribute", &ATTRIBUTED, other && attributes_otherwise()),
+        ("attribute", &ATTRIBUTED, rewritten && attributes_otherwise()),
     ];
     let mut gone = Vec::new();
     for (stage, files, _) in stages.into_iter().filter(|(.., goes)| *goes) {
@@ -101,10 +112,13 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> Result<RunSummary> {
     // Whatever must be refused is refused before the first file is written.
-    let Prepared { mut items, taken, grader, parts, .. } = Prepared::new(engine, experiment)?;
+    let Prepared { mut items, taken, grader, parts, arms, .. } = Prepared::new(engine, experiment)?;
     let key = parts.key();
     let mut run = RunDir::open(dir, "run", &parts, None, progress)?;
-    take_back_others(&mut run, &key, experiment, progress)?;
+    // Where the attribution is yet to choose the heads, others stand in for them.
+    let named = experiment.sweep.as_ref().map(top_of).transpose()?.is_some_and(|top| top.is_none());
+    let arms = arms.filter(|_| named);
+    take_back_others(&mut run, &key, (experiment, arms.as_deref()), progress)?;
     write_text(&run.file(CONFIG), &experiment.to_toml())?;
     run.note("identity", engine.identity())?;
     let log = run.rows(progress)?;
@@ -112,13 +126,11 @@ pub fn run(
     if let Some(only) = experiment.items.only.as_ref().filter(|_| taken.unknown > 0) {
         warnings.push(format!("[items] where: {}", taken.told(only)));
     }
-    if let Some(config) = &experiment.sweep
-        && top_of(config)?.is_none()
-    {
+    if let Some(config) = experiment.sweep.as_ref().filter(|_| named) {
         warnings.extend(head_remarks(&config.heads, &engine.identity().weights_sha256)?);
     }
     let thoughts = Thoughts::of(engine);
-    let mut study = Study { engine, experiment, run, key, log, grader, stop, thoughts, warnings };
+    let mut study = Study { engine, experiment, arms, run, key, log, grader, stop, thoughts, warnings };
 
     let base = study.generate(&mut items, progress)?;
     let answered = study.answered(&items, &base)?;
@@ -211,7 +223,7 @@ impl Study<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Attribution> {
         let config = &self.experiment.attribute;
-        let rows: Vec<&str> = base.values().map(|row| row.key.as_str()).collect();
+        let rows: Vec<&Row> = base.values().collect();
         let key = attribution_key(&self.key, self.experiment, &rows);
         if self.run.finished("attribute", &key, &ATTRIBUTED, progress) {
             return read_json(&self.run.file("attribution.json"));
@@ -237,6 +249,9 @@ impl Study<'_> {
             stop: self.stop,
         };
         let attribution = work.attribute(&[], progress)?;
+        // What an earlier call found with another attribution.
+        self.run.without("report", &REPORTS)?;
+        self.run.without("sweep", &SWEEP_FILES)?;
         self.run.begin("attribute")?;
         write_attribution(&self.run, &attribution, &read.features)?;
         read.features.save(&self.run.file("features.npz"))?;
@@ -252,13 +267,15 @@ impl Study<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Option<Swept>> {
         let Some(config) = &self.experiment.sweep else { return Ok(None) };
-        let heads = swept(config, attribution, self.engine)?;
         // What is to be said of heads that the file names, or takes from another attribution, is known before.
-        if top_of(config)?.is_some() {
+        let arms = if let Some(arms) = self.arms.take() {
+            arms
+        } else {
+            let heads = swept(config, attribution, self.engine)?;
             let remark = top_remarks(attribution, &heads);
             self.warnings.extend(remark.map(|remark| format!("[sweep] heads = \"{}\": {remark}", config.heads)));
-        }
-        let arms = arms_of(config, heads, &self.engine.spec().slots())?;
+            arms_of(config, heads, &self.engine.spec().slots())?
+        };
         let options = sweep_options(self.experiment, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
         let (groups, from) = (self.experiment.items.groups.as_deref(), self.experiment.items.from());

@@ -1,6 +1,10 @@
 //! What is known of an experiment before anything is generated or written: its items, what judges them, and every reason to refuse it.
 
-use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::atomic::AtomicBool,
+};
 
 use headtemper_engine::{Encoded, Engine, HeadsWanted, Keep, MemoryPlan};
 use headtemper_hook::HeadRef;
@@ -15,7 +19,7 @@ use crate::{
     check_arms, check_head_set, head_set,
     heads::top,
     items::{GRADING, dispositions::LEAST, file::read_with_lines},
-    store::{digest::digest, files::read_json, rows::keys_in, rundir::was_finished},
+    store::{digest::digest, files::read_json, rows::rows_in, rundir::was_finished},
     sweep::{
         check_reach,
         wanted::{Wanted, wanted},
@@ -36,7 +40,7 @@ pub(crate) struct Prepared<'a> {
     pub(crate) parts: Parts,
     /// The arms of the sweep, if there is one. Where the attribution is yet to choose the heads, only their number is known, and these
     /// heads stand in for them.
-    arms: Option<Vec<Arm>>,
+    pub(super) arms: Option<Vec<Arm>>,
     /// The items as they are captured, and the memory that this takes.
     texts: (Vec<Encoded>, MemoryPlan),
 }
@@ -132,16 +136,14 @@ impl<'a> Prepared<'a> {
     }
 
     /// Whether a directory holds a finished attribution of these settings and of the answers that are there.
-    fn attributed(&self, dir: &Path, there: &BTreeSet<String>) -> Result<bool> {
+    fn attributed(&self, dir: &Path, there: &BTreeMap<String, Row>) -> Result<bool> {
         let Self { engine, experiment, .. } = *self;
         let unanswered: Vec<Item> = self.items.iter().filter(|item| !item.is_answered()).cloned().collect();
         let options = answer_options(experiment, None)?;
-        let mut rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
-        if rows.iter().any(|row| !there.contains(&row.key)) {
-            return Ok(false);
-        }
-        rows.sort_by(|one, other| unanswered[one.item].id.cmp(&unanswered[other.item].id));
-        let rows: Vec<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+        let rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
+        let rows: Option<Vec<&Row>> = rows.iter().map(|row| there.get(&row.key)).collect();
+        let Some(mut rows) = rows else { return Ok(false) };
+        rows.sort_by(|one, other| one.id.cmp(&other.id));
         let key = attribution_key(&self.parts.key(), experiment, &rows);
         Ok(was_finished(dir, "attribute", &key, &ATTRIBUTED))
     }
@@ -154,7 +156,7 @@ impl<'a> Prepared<'a> {
         let Self { engine, experiment, .. } = *self;
         RunDir::check(dir, "run", &self.parts, None)?;
         let attribution = dir.join("attribution.json");
-        let there = keys_in::<Row>(dir)?;
+        let there = rows_in::<Row>(dir)?;
         let attributed = self.attributed(dir, &there)?;
         let arms = match (&experiment.sweep, &self.arms) {
             (Some(config), Some(_)) if attributed => {
@@ -174,7 +176,7 @@ impl<'a> Prepared<'a> {
         let answers = wanted(engine, &generated, &texts, &[Arm::base()], &answer_options(experiment, None)?);
         let further = |row: &Wanted| !generated[row.item].is_answered() && !swept.contains(&row.key);
         all.extend(answers.into_iter().filter(further));
-        let missing: Vec<_> = all.iter().filter(|row| !there.contains(&row.key)).collect();
+        let missing: Vec<_> = all.iter().filter(|row| !there.contains_key(&row.key)).collect();
         let work = Work::of(engine, &generated, &arms, &missing, &options)?;
         let prompt_tokens = work.requests.iter().map(|request| request.ids.len()).sum();
         let (texts, memory) = &self.texts;
@@ -190,11 +192,12 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Hash of what an attribution is made from: the run, its settings, the rows generated for it, ordered by item id, and the rules by which
-/// they are graded and compared.
-pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&str]) -> String {
+/// Hash of what an attribution is made from: the run, its settings, the answers generated for it, ordered by item id, and the rules by
+/// which they are graded and compared. A row that was made again, on a device that rounds otherwise beside other rows, may be another answer.
+pub(super) fn attribution_key(run: &str, experiment: &Experiment, rows: &[&Row]) -> String {
     // How large cohorts must be for the experiment to count is asked of the attribution, and no part of it.
     let attribute = AttributeConfig { min_cohort: 0, ..experiment.attribute.clone() };
+    let rows: Vec<_> = rows.iter().map(|row| (&row.key, &row.response_ids, row.finish_reason)).collect();
     digest(&(run, &attribute, &experiment.items.groups, rows, STATISTICS, GRADING))
 }
 

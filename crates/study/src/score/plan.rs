@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use headtemper_engine::Encoded;
-use headtemper_hook::{HeadRef, ModelSpec};
+use headtemper_engine::{Encoded, Engine};
+use headtemper_hook::HeadRef;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         dispositions::LEAST,
         units::{response_of, units},
     },
-    score::{ScoreRow, ScoreRun, Scores},
+    score::{ScoreRow, ScoreRun, Scores, row::ItemKey},
 };
 
 /// A whole map. Its rows are ordered by item, then head, then λ, so that a part of them needs few items.
@@ -34,6 +34,9 @@ pub(crate) struct ScorePlan {
     /// The tokens of each item, prompt and response; empty in a plan of an earlier version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tokens: Vec<usize>,
+    /// What the keys of each item's rows are made from; empty in a plan of an earlier version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) items: Vec<ItemKey>,
     /// The items of each prompt, or of each group.
     #[serde(default)]
     pub(crate) units: Vec<Vec<usize>>,
@@ -109,7 +112,9 @@ mod head_names {
 }
 
 impl ScorePlan {
-    pub(crate) fn new(spec: &ModelSpec, items: &[Item], encoded: &[Encoded], settings: &ScoreRun<'_>) -> Self {
+    pub(crate) fn new(engine: &Engine, items: &[Item], encoded: &[Encoded], settings: &ScoreRun<'_>) -> Self {
+        let keyed =
+            |(item, encoded): (&Item, &Encoded)| ItemKey::new(engine.identity(), settings.plain, &item.id, encoded);
         Self {
             file: settings.from.file(),
             only: settings.from.only.cloned(),
@@ -117,6 +122,7 @@ impl ScorePlan {
             ids: items.iter().map(|item| item.id.clone()).collect(),
             labels: labels(items),
             tokens: encoded.iter().map(|encoded| encoded.ids.len()).collect(),
+            items: items.iter().zip(encoded).map(keyed).collect(),
             units: units(items, settings.groups),
             groups: settings.groups.map(String::from),
             unprompted: encoded.iter().filter(|encoded| encoded.prompt_len == 0).count(),
@@ -129,7 +135,7 @@ impl ScorePlan {
             plain: settings.plain,
             shuffles: settings.shuffles,
             seed: settings.seed,
-            heads_per_layer: spec.heads_per_layer(),
+            heads_per_layer: engine.spec().heads_per_layer(),
         }
     }
 
@@ -157,6 +163,9 @@ impl ScorePlan {
         }
         if ![0, self.ids.len()].contains(&self.tokens.len()) {
             return Err(format!("it has {} items, but the tokens of {}", self.ids.len(), self.tokens.len()));
+        }
+        if ![0, self.ids.len()].contains(&self.items.len()) {
+            return Err(format!("it has {} items, but names the rows of {}", self.ids.len(), self.items.len()));
         }
         if self.units.is_empty() {
             return Err("it was written by an earlier version, which did not know prompts: run each shard again".into());

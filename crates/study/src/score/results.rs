@@ -24,6 +24,8 @@ use crate::{
 
 /// Rows of the table for a terminal.
 const LISTED: usize = 10;
+/// What a map leaves besides its rows and its plan.
+const RESULTS: [&str; 4] = ["scores.npz", "scores.csv", "score.json", "report.html"];
 /// The most cells that a warning names.
 const NAMED: usize = 5;
 
@@ -39,6 +41,8 @@ pub(crate) fn write_results(
     let scores = plan.table(&rows);
     let told = hooks::told(&fired_of(rows.iter().copied()), (plan.heads.len(), "head"), "cell");
     let map = map_of(&scores, identity, plan, unfinished)?;
+    // Those of an earlier call must not stand beside these, also if this call is killed in between.
+    run.without("score", &RESULTS)?;
     scores.save(run, &meta(identity, plan), map.contrast.as_ref())?;
     write_json(&run.file("score.json"), &map)?;
     let counts: Vec<(String, usize)> = label_counts(&plan.labels).into_iter().collect();

@@ -86,12 +86,20 @@ impl ScoreRow {
 }
 
 /// The names of an item's rows. Its tokens are hashed once, not for every cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct ItemKey(String);
 
 impl ItemKey {
     /// For an item under a model, scored the plain way or not. Items with the same text still have different rows.
     pub(crate) fn new(identity: &Identity, plain: bool, id: &str, item: &Encoded) -> Self {
         Self(digest(&("score/v2", identity, plain, id, &item.ids, item.prompt_len)))
+    }
+
+    /// Of a name of its own, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(name: &str) -> Self {
+        Self(name.into())
     }
 
     /// The key of a cell.

@@ -8,7 +8,7 @@ use headtemper_hook::HeadRef;
 
 use crate::{
     Plan, RowLog,
-    score::{ScoreRow, plan::ScorePlan},
+    score::{ScoreRow, plan::ScorePlan, row::ItemKey},
     text::count,
 };
 
@@ -47,9 +47,14 @@ impl Whole {
 fn others<'a>(plan: &ScorePlan, log: &'a RowLog<ScoreRow>) -> Vec<Other<'a>> {
     let heads: BTreeSet<HeadRef> = plan.heads.iter().copied().collect();
     let planned = |at: HeadRef, lambda: f32| heads.contains(&at) && plan.lambdas.contains(&lambda);
+    let items: BTreeMap<&str, &ItemKey> = plan.ids.iter().map(String::as_str).zip(&plan.items).collect();
+    // A row of another model, text or version, which somebody put there, has another key.
+    let own =
+        |row: &&ScoreRow| items.get(row.id.as_str()).is_none_or(|item| item.cell(row.head, row.lambda) == row.key);
     let mut rows: Vec<(HeadRef, f32, &ScoreRow)> = log
         .rows()
         .values()
+        .filter(own)
         // -0 counts as 0, as it does where λ is asked for.
         .map(|row| (row.head, row.lambda + 0.0, row))
         .filter(|&(at, lambda, _)| !planned(at, lambda))
@@ -118,6 +123,7 @@ mod tests {
             system: None,
             labels: vec![None; ids.len()],
             tokens: vec![1; ids.len()],
+            items: Vec::new(),
             units: vec![vec![0], vec![1]],
             groups: None,
             ids,
@@ -186,6 +192,38 @@ mod tests {
         let Whole { plan: whole, .. } = Whole::of(&plan(&[b, c], &[0.0, 0.5]), &log);
         let one = plan(&[b, c, a], &[0.0, 0.5]).plan;
         assert_eq!((whole.plan.heads, whole.plan.cells), (one.heads, vec![[0, 0], [0, 1], [1, 0], [1, 1], [2, 0]]));
+    }
+
+    #[test]
+    fn rows_of_another_model_are_no_cells_of_the_map() {
+        let temp = tempfile::tempdir().unwrap();
+        let (a, b) = (HeadRef::query(0, 0), HeadRef::query(0, 1));
+        let item = |model: &str| ItemKey::of(model);
+        let mut call = plan(&[a], &[0.0]);
+        call.plan.items = vec![item("this"), item("this")];
+        let mut log = log(&temp, &[]);
+        for (id, model) in [("x", "this"), ("y", "other")] {
+            let (key, id) = (item(model).cell(b, 0.0), id.into());
+            let numbers = (0.0, -1.0, 0.0);
+            let row = ScoreRow {
+                key,
+                id,
+                head: b,
+                lambda: 0.0,
+                tokens: 1,
+                base_logprob: numbers.0,
+                sum_logprob: numbers.1,
+                kl: numbers.2,
+                agree: 1,
+                fired: None,
+            };
+            log.append(row).unwrap();
+        }
+        let Whole { plan: whole, unfinished } = Whole::of(&call, &log);
+        assert_eq!((whole.plan.heads, &unfinished[..]), (vec![a], &["L0H1:0 with 1 of 2 items".to_string()][..]));
+        // A plan of an earlier version cannot tell.
+        call.plan.items.clear();
+        assert_eq!(Whole::of(&call, &log).plan.plan.heads, [a, b]);
     }
 
     #[test]

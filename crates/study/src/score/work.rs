@@ -10,7 +10,7 @@ use crate::{
     Item, Parts, Plan, Progress, Result, RowLog,
     capture::{encode, leaves_ids, left_ids, named_items},
     error::{back, through},
-    score::{ScoreRow, ScoreRun, plan::ScorePlan, row::ItemKey},
+    score::{ScoreRow, ScoreRun, plan::ScorePlan},
 };
 
 /// Bytes kept per cell until the end: its row, its key twice more, its numbers in tables, its line in a file.
@@ -51,18 +51,14 @@ impl<'a> Work<'a> {
             return Err(settings.silent(&items[at]));
         }
         engine.check_score(&encoded, &settings.request(engine, &|_| true, 0))?;
-        let plan = ScorePlan::new(engine.spec(), items, &encoded, settings);
+        let plan = ScorePlan::new(engine, items, &encoded, settings);
         plan.cohorts()?;
         let parts = Parts::of(engine.identity())
             .with_raw(items)
             .with("items", named_items(items, &encoded))
             .with("plain", settings.plain);
-        let item_keys = items
-            .iter()
-            .zip(&encoded)
-            .map(|(item, encoded)| ItemKey::new(engine.identity(), settings.plain, &item.id, encoded));
         let mut keys = Vec::with_capacity(items.len() * settings.heads.len() * settings.lambdas.len());
-        for item in item_keys {
+        for item in &plan.items {
             let pairs = settings.heads.iter().flat_map(|&at| settings.lambdas.iter().map(move |&lambda| (at, lambda)));
             keys.extend(pairs.map(|(at, lambda)| item.cell(at, lambda)));
         }

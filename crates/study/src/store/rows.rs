@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     fmt::Display,
     fs::{File, OpenOptions},
     io::{Seek, SeekFrom, Write},
@@ -254,10 +254,10 @@ fn without_check(line: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
     Ok(Cow::Owned([fields, b"}"].concat()))
 }
 
-/// The keys of the rows that a directory holds; none if it has no log.
-pub(crate) fn keys_in<R: Keyed + DeserializeOwned>(dir: &Path) -> Result<BTreeSet<String>> {
+/// The rows that a directory holds, by their keys; none if it has no log.
+pub(crate) fn rows_in<R: Keyed + DeserializeOwned>(dir: &Path) -> Result<BTreeMap<String, R>> {
     let path = dir.join(R::FILE);
-    if path.exists() { Ok(read_rows::<R>(&path)?.rows.into_keys().collect()) } else { Ok(BTreeSet::new()) }
+    if path.exists() { Ok(read_rows(&path)?.rows) } else { Ok(BTreeMap::new()) }
 }
 
 #[cfg(test)]

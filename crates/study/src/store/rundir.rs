@@ -66,6 +66,11 @@ impl RunDir {
         if dir.exists() { Manifest::existing(dir, command, parts, shard).map(|_| ()) } else { Ok(()) }
     }
 
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)

@@ -23,8 +23,12 @@ use crate::{
 const OUTCOMES: &str = "sweep.json";
 pub(crate) const TABLE: &str = "sweep.csv";
 const LAMBDA: &str = "lambda.npz";
+const PAGE: &str = "report.html";
 /// What the sweep of an experiment leaves besides its rows and its part of the report.
 pub(crate) const SWEEP_FILES: [&str; 4] = [OUTCOMES, TABLE, LAMBDA, PLAN];
+
+/// What a sweep by itself leaves besides its rows and its plan.
+pub(super) const RESULTS: [&str; 4] = [OUTCOMES, TABLE, LAMBDA, PAGE];
 
 /// Writes `sweep.json` and `sweep.csv`. `all` are the rows of the whole directory.
 pub(crate) fn write_outcomes<'a>(
@@ -112,5 +116,5 @@ pub(crate) fn write_report(
         sweep: Some(outcomes),
         examples: &examples(answered.items, answered.arms, answered.rows),
     };
-    write_text(&run.file("report.html"), &report::render(&page))
+    write_text(&run.file(PAGE), &report::render(&page))
 }

@@ -15,7 +15,7 @@ use crate::{
     sweep::{
         Answered, check_reach,
         earlier::{Cell, remember, with_earlier},
-        files::{write_lambda, write_outcomes, write_report},
+        files::{RESULTS, write_lambda, write_outcomes, write_report},
         fired_by_arm, fired_of,
         outcome::Outcomes,
         wanted::{Wanted, is_default, wanted},
@@ -83,7 +83,7 @@ pub(crate) struct SweepPlan {
     pub(super) groups: Option<String>,
     /// Whether prompts were read without the chat template.
     raw: bool,
-    pub(super) arms: Vec<Arm>,
+    pub(crate) arms: Vec<Arm>,
     pub(super) seeds: Vec<u64>,
     pub(super) sampling: Sampling,
     pub(super) max_new_tokens: usize,
@@ -268,6 +268,8 @@ fn outcomes(
     let Plan { keys, plan, .. } = plan;
     let rows = by_arm(log, keys, plan.arms.len());
     let fired = fired_by_arm((items, &plan.seeds), &plan.arms, &rows)?;
+    // Those of an earlier call must not stand beside these, also if this call is killed in between.
+    run.without("sweep", &RESULTS)?;
     write_lambda(run, &plan.arms, &plan.heads_per_layer, identity)?;
     let answered = plan.answered(items, &rows, None);
     let outcomes = write_outcomes(run, &answered, log.rows().values())?;
