@@ -167,9 +167,15 @@ pub(crate) fn named_items(items: &[Item], encoded: &[Encoded]) -> Vec<(String, S
 /// The token ids of each item's prompt, to generate after it.
 ///
 /// # Errors
-/// If a prompt leaves no room for an answer in the model's context: the item is named.
+/// If a prompt leaves no room for an answer in the model's context: the item is named. Or if the template's switch is set, and no item's
+/// prompt goes through a template.
 pub fn prompts(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
     check_thinking(engine, items.is_empty() || items.iter().any(is_rendered))?;
+    prompts_of_some(engine, items)
+}
+
+/// The same for some of the items: the chat template may be for the others.
+pub(crate) fn prompts_of_some(engine: &Engine, items: &[Item]) -> Result<Vec<Vec<u32>>> {
     in_order(items, |item| prompt(engine, item))
 }
 

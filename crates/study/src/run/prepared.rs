@@ -15,7 +15,7 @@ use crate::{
     RunDir, StudyError, SweepOptions, Taken, TopHeads, arms,
     attribute::{STATISTICS, results::ATTRIBUTION_FILES},
     attribution::Attribution,
-    capture::{encode, prompts},
+    capture::{encode, prompts, prompts_of_some},
     check_arms, check_head_set, head_set,
     heads::top,
     items::{GRADING, dispositions::LEAST, file::read_with_lines},
@@ -140,7 +140,7 @@ impl<'a> Prepared<'a> {
         let Self { engine, experiment, .. } = *self;
         let unanswered: Vec<Item> = self.items.iter().filter(|item| !item.is_answered()).cloned().collect();
         let options = answer_options(experiment, None)?;
-        let rows = wanted(engine, &unanswered, &prompts(engine, &unanswered)?, &[Arm::base()], &options);
+        let rows = wanted(engine, &unanswered, &prompts_of_some(engine, &unanswered)?, &[Arm::base()], &options);
         let rows: Option<Vec<&Row>> = rows.iter().map(|row| there.get(&row.key)).collect();
         let Some(mut rows) = rows else { return Ok(false) };
         rows.sort_by(|one, other| one.id.cmp(&other.id));
@@ -169,7 +169,7 @@ impl<'a> Prepared<'a> {
         let generated = self.items.iter().filter(|item| self.arms.is_some() || !item.is_answered());
         let generated: Vec<Item> = generated.cloned().collect();
         let options = sweep_options(experiment, None)?;
-        let texts = prompts(engine, &generated)?;
+        let texts = prompts_of_some(engine, &generated)?;
         let mut all = wanted(engine, &generated, &texts, &arms, &options);
         // The answers that are attributed may be of another seed than those of the sweep.
         let swept: BTreeSet<String> = all.iter().map(|row| row.key.clone()).collect();
@@ -276,7 +276,7 @@ fn check_stages(engine: &Engine, experiment: &Experiment, items: &[Item]) -> Res
     let options = sweep_options(experiment, None)?;
     let generated = items.iter().filter(|item| experiment.sweep.is_some() || !item.is_answered());
     let generated: Vec<Item> = generated.cloned().collect();
-    check_memory(engine, &generated, &prompts(engine, &generated)?, &options)
+    check_memory(engine, &generated, &prompts_of_some(engine, &generated)?, &options)
 }
 
 /// How the arms of an experiment's sweep answer.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     HookCounts, Item, Progress, Result, Row, RowLog,
-    capture::prompts,
+    capture::prompts_of_some,
     error::{back, through},
     progress::Lengths,
 };
@@ -32,7 +32,7 @@ pub fn sweep(
     progress: &mut dyn Progress,
 ) -> Result<(Vec<Vec<Row>>, HookCounts)> {
     options.check()?;
-    let wanted = wanted(engine, items, &prompts(engine, items)?, arms, options);
+    let wanted = wanted(engine, items, &prompts_of_some(engine, items)?, arms, options);
     check_reach(engine, arms, &wanted)?;
     fill(engine, (items, arms), &wanted, options, log, progress)?;
     let keys: Vec<&str> = wanted.iter().map(|w| w.key.as_str()).collect();
