@@ -203,17 +203,15 @@ mod tests {
         call.plan.items = vec![item("this"), item("this")];
         let mut log = log(&temp, &[]);
         for (id, model) in [("x", "this"), ("y", "other")] {
-            let (key, id) = (item(model).cell(b, 0.0), id.into());
-            let numbers = (0.0, -1.0, 0.0);
             let row = ScoreRow {
-                key,
-                id,
+                key: item(model).cell(b, 0.0),
+                id: id.into(),
                 head: b,
                 lambda: 0.0,
                 tokens: 1,
-                base_logprob: numbers.0,
-                sum_logprob: numbers.1,
-                kl: numbers.2,
+                base_logprob: 0.0,
+                sum_logprob: -1.0,
+                kl: 0.0,
                 agree: 1,
                 fired: None,
             };
