@@ -212,6 +212,10 @@ FAMILIES = {
 }
 
 
+# Gemma 4's tokenizer.json calls them special, its GGUF files user-defined. We keep them in a text: the answer follows them.
+THOUGHT_ENDS = ("<|channel>", "<channel|>")
+
+
 def corpus():
     """The sentences in many orders, some cut short."""
     draw = random.Random(SEED)
@@ -233,7 +237,8 @@ def tokenizer_of(family):
     assert len(set(tokens)) == len(tokens)
     tokenizer = pipeline.build({token: id for id, token in enumerate(tokens)}, merges)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in family["special"]])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in family["visible"]])
+    visible = [AddedToken(token, normalized=False, special=token in THOUGHT_ENDS) for token in family["visible"]]
+    tokenizer.add_tokens(visible)
     assert tokenizer.get_vocab_size() == len(tokens)
     kinds = dict.fromkeys(fallback, TokenType.BYTE)
     kinds |= dict.fromkeys(family["special"], TokenType.CONTROL)
@@ -380,10 +385,11 @@ def write_family(out, name, family):
     def encode(text, special):
         return tokenizer.encode(text, add_special_tokens=special).ids
 
+    unseen = {ids[token] for token in family["special"]}
     texts = []
     for text in [*TEXTS, *SENTENCES]:
         with_special = encode(text, True)
-        decoded = tokenizer.decode(with_special, skip_special_tokens=True)
+        decoded = tokenizer.decode([id for id in with_special if id not in unseen], skip_special_tokens=False)
         texts.append({"text": text, "ids": encode(text, False), "special": with_special, "decoded": decoded})
     chats = chats_of(name, template, special)
     for chat in chats:

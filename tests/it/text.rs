@@ -5,7 +5,7 @@
 use std::{io::Cursor, path::PathBuf};
 
 use candle_core::quantized::gguf_file;
-use headtemper_engine::{ChatTemplate, Engine, Input, Message, ModelChoice, StopSet, TextTokenizer};
+use headtemper_engine::{ChatTemplate, Engine, Input, Message, ModelChoice, StopSet, THOUGHTS, TextTokenizer};
 use headtemper_model::{GgufFile, token_ids};
 use headtemper_tests::golden_dir;
 use serde_json::Value;
@@ -59,6 +59,24 @@ fn texts_have_the_tokens_that_tokenizers_gives_them() {
                 assert_eq!(tokenizer.decode(&special).unwrap(), case["decoded"], "{name}, {source}: {special:?}");
             }
         }
+    }
+}
+
+/// Also where `tokenizer.json` calls the tokens around a thought special, as Gemma 4's does: without them, it would pass for the answer.
+#[test]
+fn a_thought_is_seen_in_a_text() {
+    let json = read("gemma4", "tokenizer.json");
+    for (source, tokenizer) in tokenizers("gemma4") {
+        let end = tokenizer.id("<turn|>").unwrap();
+        for (start, stop) in THOUGHTS.into_iter().filter(|(start, _)| tokenizer.id(start).is_some()) {
+            let special =
+                |text: &str| list(&json, "added_tokens").iter().any(|t| t["content"] == text && t["special"] == true);
+            assert!(special(start) && special(stop));
+            let mut ids = tokenizer.encode(&format!("{start}thought\nHm.{stop}Yes."), false).unwrap();
+            ids.push(end);
+            assert_eq!(tokenizer.decode(&ids).unwrap(), format!("{start}thought\nHm.{stop}Yes."), "{source}");
+        }
+        assert!(tokenizer.id("<|channel>").is_some());
     }
 }
 

@@ -5,17 +5,22 @@ mod gemma4;
 mod gguf;
 mod pipeline;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use headtemper_model::GgufFile;
 use tokenizers::Tokenizer;
 
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, chat::THOUGHTS};
 
 /// A tokenizer whose caller says exactly when special tokens are added.
 pub struct TextTokenizer {
     /// If there is none, tokens are written as numbers.
     inner: Option<Tokenizer>,
+    /// Special tokens that a text does not show.
+    unseen: HashSet<u32>,
     path: PathBuf,
 }
 
@@ -37,7 +42,7 @@ impl TextTokenizer {
         // Some files carry padding and truncation settings from training; we neither cut nor pad a text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
-        Ok(Self { inner: Some(inner), path: dir.into() })
+        Ok(Self::new(inner, dir))
     }
 
     /// Rebuilds the tokenizer from a GGUF file's own metadata.
@@ -46,12 +51,22 @@ impl TextTokenizer {
     /// If the metadata is missing, or describes a kind of tokenizer that we cannot rebuild.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let inner = gguf::rebuild(file)?;
-        Ok(Self { inner: Some(inner), path: file.path().into() })
+        Ok(Self::new(inner, file.path()))
+    }
+
+    fn new(inner: Tokenizer, path: &Path) -> Self {
+        // Gemma 4's checkpoints call the tokens around a thought special, those of other families and GGUF files do not. Without them,
+        // a thought would pass for the answer.
+        let thought = |text: &str| THOUGHTS.iter().any(|&(start, end)| text == start || text == end);
+        let added = inner.get_added_tokens_decoder();
+        let unseen = added.iter().filter(|(_, token)| token.special && !thought(&token.content)).map(|(&id, _)| id);
+        let unseen = unseen.collect();
+        Self { inner: Some(inner), unseen, path: path.into() }
     }
 
     /// A stand-in for a configuration without a tokenizer: a text is token ids separated by spaces.
     pub(crate) fn numbers(path: &Path) -> Self {
-        Self { inner: None, path: path.into() }
+        Self { inner: None, unseen: HashSet::new(), path: path.into() }
     }
 
     fn fail(&self, why: impl std::fmt::Display) -> EngineError {
@@ -70,13 +85,16 @@ impl TextTokenizer {
         }
     }
 
-    /// The text of tokens, without special ones.
+    /// The text of tokens, without special ones other than those around a thought ([`THOUGHTS`]).
     ///
     /// # Errors
     /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         match &self.inner {
-            Some(inner) => inner.decode(ids, true).map_err(|e| self.fail(e)),
+            Some(inner) => {
+                let seen: Vec<u32> = ids.iter().copied().filter(|id| !self.unseen.contains(id)).collect();
+                inner.decode(&seen, false).map_err(|e| self.fail(e))
+            }
             None => Ok(ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         }
     }
