@@ -255,7 +255,10 @@ impl ModelError {
                 Some("--weights q8_0 and the other types of 32 features a block hold such rows".into())
             }
             Self::Blocks { .. } => Some("--weights f32, bf16 and f16 hold rows of any length".into()),
-            Self::NotHeld { .. } | Self::BlockOrder { .. } => {
+            Self::BlockOrder { .. } => {
+                Some("--weights stored holds this matrix in f32, exactly, and the others in their blocks".into())
+            }
+            Self::NotHeld { .. } => {
                 Some("without --weights the values are widened once and held in f32, exactly".into())
             }
             Self::BlocksDevice { .. } => Some("--weights f32, bf16 and f16 run on every device".into()),

@@ -112,9 +112,11 @@ impl GgufFile {
         }))
     }
 
-    /// The type of a matrix that is held as stored.
-    pub(super) fn stored_type(&self, stored: &str) -> Result<Held, ModelError> {
-        let kind = self.content.tensor_infos[stored].ggml_dtype;
+    /// The type of a matrix that is held as stored: f32, which holds the same values, where undoing the converter's order would split its
+    /// blocks.
+    pub(super) fn stored_type(&self, name: &str, stored: &str) -> Result<Held, ModelError> {
+        let info = &self.content.tensor_infos[stored];
+        let kind = info.ggml_dtype;
         let held = match kind {
             GgmlDType::F32 => Some(Held::F32),
             GgmlDType::F16 => Some(Held::F16),
@@ -122,7 +124,15 @@ impl GgufFile {
             _ => Blocks::of(kind).map(Held::Blocks),
         };
         let found = || format!("{kind:?}").to_lowercase().replace('k', "_k");
-        held.ok_or_else(|| ModelError::NotHeld { name: stored.into(), found: found() })
+        let held = held.ok_or_else(|| ModelError::NotHeld { name: stored.into(), found: found() })?;
+        match (held, info.shape.dims()) {
+            (Held::Blocks(blocks), &[rows, columns])
+                if Order::of(self, name, rows, columns)?.splits(blocks.features()) =>
+            {
+                Ok(Held::F32)
+            }
+            _ => Ok(held),
+        }
     }
 
     /// The first byte and the length of a tensor.
@@ -219,7 +229,7 @@ impl GgufFile {
         let row = |r: usize| &bytes[order.row(r) * row_bytes..][..row_bytes];
         if Blocks::of(kind).is_some_and(|blocks| to.held() == Held::Blocks(blocks)) {
             let places = order.blocks(block);
-            if places.is_none() && order.columns().is_some() {
+            if order.splits(block) {
                 return Err(ModelError::BlockOrder { name: stored.into(), held: to.held().to_string(), block });
             }
             to.fill_blocks(rows, |r| match &places {
@@ -296,6 +306,39 @@ fn wrong_header(path: &Path, error: &candle_core::Error) -> ModelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Checkpoint, HoldAs, Weights};
+
+    /// Qwen3.5-4B has blocks of 256 columns and value heads of 128, which the converter puts in another order.
+    #[test]
+    fn blocks_that_would_be_split_are_held_in_f32() {
+        let (dir, device) = (tempfile::tempdir().unwrap(), Device::Cpu);
+        let path = dir.path().join("m.gguf");
+        let numbers = ["ssm.group_count", "ssm.time_step_rank", "ssm.inner_size", "ssm.state_size"]
+            .map(|key| format!("qwen35.{key}"));
+        let numbers = numbers.iter().map(String::as_str).zip([2, 4, 512, 64].map(gguf_file::Value::U32));
+        let mut metadata = vec![("general.architecture", gguf_file::Value::String("qwen35".into()))];
+        metadata.extend(numbers);
+        let metadata: Vec<_> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        let x = Tensor::arange(0f32, 1024.0, &device).unwrap().reshape((2, 512)).unwrap();
+        let x = candle_core::quantized::QTensor::quantize(&x, GgmlDType::Q4K).unwrap();
+        let names = ["blk.0.ssm_out.weight", "blk.0.ffn_down.weight"];
+        gguf_file::write(&mut std::fs::File::create(&path).unwrap(), &metadata, &names.map(|name| (name, &x))).unwrap();
+        let open = |hold: HoldAs| Weights::open(&Checkpoint::Gguf(path.clone()), hold, &device).unwrap();
+        let (out, down) = ("model.layers.0.linear_attn.out_proj.weight", "model.layers.0.mlp.down_proj.weight");
+        let mut weights = open(HoldAs::Stored);
+        let held = weights.matrix(out, 2, 512).unwrap();
+        weights.matrix(down, 2, 512).unwrap();
+        let both = |held: &crate::Holding| held.to_string().contains("q4_k") && held.to_string().contains("f32");
+        assert!(both(weights.holding()), "{}", weights.holding());
+        // The values are those that all of f32 holds, in heads 0 2 1 3 of the file.
+        let values = |matrix: &headtemper_kernels::Matrix| matrix.to_tensor().unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(values(&held), values(&open(HoldAs::All(Held::F32)).matrix(out, 2, 512).unwrap()));
+        let stored = x.dequantize(&device).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!((values(&held)[1][128], values(&held)[1][300]), (stored[1][256], stored[1][172]));
+        let error = open(HoldAs::All(Held::Blocks(Blocks::Q4K))).matrix(out, 2, 512).err().unwrap();
+        let (why, hint) = (error.to_string(), error.hint().unwrap());
+        assert!(why.contains("cannot be kept in q4_k") && hint.contains("--weights stored"), "{why}\n{hint}");
+    }
 
     #[test]
     fn types_that_candle_cannot_read_are_named() {

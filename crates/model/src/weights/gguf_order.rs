@@ -63,6 +63,11 @@ impl Order {
         self.columns.as_deref()
     }
 
+    /// Whether blocks of `size` columns would have to be split.
+    pub(super) fn splits(&self, size: usize) -> bool {
+        self.columns.is_some() && self.blocks(size).is_none()
+    }
+
     /// The same for whole blocks of `size` columns; `None` if blocks would have to be split.
     pub(super) fn blocks(&self, size: usize) -> Option<Vec<usize>> {
         let whole = |block: &[usize]| {
@@ -149,6 +154,7 @@ mod tests {
         let heads = ValueHeads { keys: 2, values: 4, dim: 32, key_width: 0 };
         let order = Order { rows: None, columns: Some(heads.grouped(0, 32)) };
         assert_eq!(order.blocks(32), Some(vec![0, 2, 1, 3]));
-        assert_eq!(order.blocks(128), None);
+        assert!(order.blocks(128).is_none() && order.splits(128) && !order.splits(32));
+        assert!(!Order::default().splits(128));
     }
 }

@@ -140,7 +140,7 @@ impl Weights {
     fn held_of(&self, name: &str, columns: usize) -> Result<Held, ModelError> {
         let stored = self.stored_name(name);
         let held = match (self.hold, &self.source) {
-            (HoldAs::Stored, Source::Gguf(file)) => file.stored_type(&stored)?,
+            (HoldAs::Stored, Source::Gguf(file)) => file.stored_type(name, &stored)?,
             (HoldAs::Stored, Source::Safetensors(shards)) => Held::of(shards.readable(&stored)?).unwrap_or(self.native),
             _ => self.held(),
         };
