@@ -1,11 +1,8 @@
-//! What is fixed before a fresh label is read: what the directory belongs to, the probe, and that it is tested once.
+//! What is fixed before a fresh label is read: what the directory belongs to, and the probe.
 
 use std::io::Write;
 
-use super::{
-    Frozen, GateFile, StepName, Transfer,
-    earlier::{Earlier, FOUND},
-};
+use super::{Frozen, GateFile};
 use crate::{
     Parts, Progress, Result, RunDir, StudyError,
     probe::{PROBE_FILE, Probe, ProbeSet},
@@ -48,26 +45,4 @@ pub(super) fn freeze(run: &RunDir, probe: &Probe, gates_sha256: &str, progress: 
     let threshold = frozen.threshold.map_or("none".into(), |threshold| format!("{threshold:.2}"));
     progress.note(&format!("frozen     probe {}, C {}, threshold {threshold}", frozen.probe_sha256, frozen.c));
     Ok(frozen)
-}
-
-/// The same for steps 4 and 5, whose sets may be of other files.
-pub(super) fn transferred_once(run: &RunDir, step: StepName, now: Option<&Transfer>) -> Result<()> {
-    let (path, Some(now)) = (run.file(FOUND), now) else { return Ok(()) };
-    let earlier = path.parent().map(Earlier::of).transpose()?.flatten();
-    if earlier.is_none_or(|earlier| earlier.transferred(step, now)) {
-        return Ok(());
-    }
-    let why = format!("the step {step} was on other items before; a second test needs an --out of its own");
-    Err(StudyError::content(&path, why))
-}
-
-/// A frozen probe is tested once: other fresh items under the same gates would be a second try.
-pub(super) fn tested_once(run: &RunDir, (fresh, items): (&ProbeSet, Option<&str>)) -> Result<()> {
-    let path = run.file(FOUND);
-    let earlier = path.parent().map(Earlier::of).transpose()?.flatten();
-    if earlier.is_none_or(|of| of.tested_on(&fresh.origin.features_sha256, &fresh.origin.labels_sha256, items)) {
-        return Ok(());
-    }
-    let why = "this probe was tested on other fresh items before; a second test needs an --out of its own";
-    Err(StudyError::content(&path, why))
 }

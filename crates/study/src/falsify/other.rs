@@ -5,6 +5,7 @@ use headtemper_stats::delong_difference;
 use super::{
     Baseline, GateFile, Outcome, Step, StepName, Transfer,
     baselines::Ran,
+    earlier::transferred_once,
     overlap::{self, Prompts},
     side::Side,
     steps::{self, Seen},
@@ -12,7 +13,7 @@ use super::{
     view::View,
 };
 use crate::{
-    Progress, Result, StudyError,
+    Progress, Result, RunDir, StudyError,
     probe::{EvalResult, FeatureRows, FitOptions, LabelSource, ProbeSet, evaluate, fit},
 };
 
@@ -79,19 +80,23 @@ pub(super) struct Other {
 }
 
 /// Steps 4 and 5: the same on other features of the items.
+///
+/// # Errors
+/// If the sets overlap, are others than those of an earlier call in the directory, or cannot be fitted.
 pub(super) fn other(
     sets: OtherSets,
-    stage: &str,
+    (run, step): (&RunDir, StepName),
     (of_train, of_fresh): (&View, &View),
     options: &FitOptions,
     progress: &mut dyn Progress,
 ) -> Result<Other> {
     let OtherSets { name, train, fresh, fresh_labels } = sets;
     let fresh = fresh.labelled(&fresh_labels)?;
+    transferred_once(run, step, (&train, &fresh))?;
     let prompts = (Prompts::of(&of_train.texts(&train)?), Prompts::of(&of_fresh.texts(&fresh)?));
     let by_prompt = overlap::compare(&prompts.0, (&fresh, &prompts.1))?.by_prompt;
     let options = &options.clone().without_intervals();
-    let probe = fit(&train, options, stage, progress)?.probe;
+    let probe = fit(&train, options, &step.to_string(), progress)?.probe;
     let (evaluation, predictions) = evaluate(&probe, &fresh, options.measure)?;
     let warnings = label_warnings(&train, &fresh);
     let chosen = probe.meta.chosen;

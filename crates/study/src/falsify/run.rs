@@ -5,9 +5,9 @@ use std::path::Path;
 use super::{
     Baseline, Falsification, GateFile, Overlap, Step, StepName, axes,
     axes::Swept,
-    earlier::FOUND,
-    frozen::{FROZEN, freeze, parts, tested_once, transferred_once},
-    other::{Other, of_other, other, pooled_sets, replicated_sets},
+    earlier::{FOUND, tested_once},
+    frozen::{FROZEN, freeze, parts},
+    other::{Other, OtherSets, of_other, other, pooled_sets, replicated_sets},
     overlap,
     side::Side,
     steps::{self, Seen},
@@ -57,7 +57,7 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let fresh = Side::of(&fresh_view, &fresh_rows, &set)?;
     let (run, overlap) = apart(run, &train, &fresh)?;
     let fresh_items_sha256 = fresh.texts.sha256();
-    tested_once(&run, (fresh.set, fresh_items_sha256.as_deref()))?;
+    tested_once(&run, fresh.set, fresh_items_sha256.as_deref())?;
     progress.begin("controls", 1, 0);
     let mut tested = tested::test(file, &probe, (&train, &fresh), &options)?;
     if !overlap.by_prompt {
@@ -73,12 +73,11 @@ pub fn falsify(file: &GateFile, dir: &Path, progress: &mut dyn Progress) -> Resu
     let (of_fresh, failure_modes) = tested::fresh_step(file, &tested, &baselines, (&train, &fresh), &options);
     let (of_axes, swept) = sweep_axes(file, &declared, (&train, &fresh), progress)?;
     let views = (train.view, fresh.view);
-    let mut pooled = of_pooled.map(|sets| other(sets, "pooled", views, &options, progress)).transpose()?;
-    let mut replication =
-        of_replication.map(|sets| other(sets, "replication", views, &options, progress)).transpose()?;
-    for (step, other) in [(StepName::Pooled, &pooled), (StepName::Replication, &replication)] {
-        transferred_once(&run, step, other.as_ref().map(|other| &other.transfer))?;
-    }
+    let mut of = |step: StepName, sets: Option<OtherSets>| {
+        sets.map(|sets| other(sets, (&run, step), views, &options, progress)).transpose()
+    };
+    let mut pooled = of(StepName::Pooled, of_pooled)?;
+    let mut replication = of(StepName::Replication, of_replication)?;
     let others = [("pooled", pooled.as_ref()), ("replication", replication.as_ref())];
     for (step, _) in others.iter().filter(|(_, other)| other.is_some_and(|other| !other.by_prompt)) {
         let why =
