@@ -21,6 +21,7 @@ mod cuda;
 mod export;
 mod families;
 mod features;
+mod forms;
 mod gguf;
 mod golden;
 mod groups;
