@@ -229,6 +229,27 @@ fn heads_tried_in_several_calls_are_one_map() {
     assert_eq!(map["cells"].as_array().unwrap().len(), 2);
     let warnings = map["warnings"].to_string();
     assert!(warnings.contains("unfinished cells") && warnings.contains("(L2H5:0 with 7 of 8 items)"), "{warnings}");
+    // A line of another model, which somebody put there.
+    let mut other = unchecked(short.last().unwrap()).remove(0);
+    (other["key"], other["head"]) = (json!("another model's"), json!("L0H0"));
+    lab.write("s/scores.jsonl", &(short.join("\n") + "\n" + &other.to_string() + "\n"));
+    let (told, _) = lab.done("--items c.jsonl --lambda 0.5 --heads L0H1 --out s --shuffles 99");
+    assert!(told.contains("1 line of scores.jsonl of another model"), "{told}");
+}
+
+/// Tables of one call never stand beside those of another, also where a call is killed between them.
+#[test]
+fn tables_go_before_others_are_written() {
+    let lab = Lab::new();
+    lab.done("--items c.jsonl --heads L0H1 --lambda 0 --out s --shuffles 99");
+    // No file can take the place of a directory: as if the call had been killed there.
+    fs::remove_file(lab.path("s/report.html")).unwrap();
+    fs::create_dir(lab.path("s/report.html")).unwrap();
+    let output = lab.score("llama", "--items c.jsonl --heads L2H5 --lambda 0 --out s --shuffles 99");
+    assert_eq!(output.status.code(), Some(2));
+    for name in ["scores.npz", "scores.csv", "score.json"] {
+        assert!(!lab.path("s").join(name).exists(), "{name} has not the page that belongs to it");
+    }
 }
 
 #[test]

@@ -231,6 +231,21 @@ fn sweep_writes_a_row_for_every_item_and_arm() {
 }
 
 /// Random sets, and a reference that all heads share; files for people and programs; later additions touch no row.
+/// Tables of one call never stand beside those of another, also where a call is killed between them.
+#[test]
+fn tables_go_before_others_are_written() {
+    let lab = Lab::new();
+    prompts(&lab, 3);
+    lab.done(&format!("{SWEEP} --lambda 1,0"));
+    // No file can take the place of a directory: as if the call had been killed there.
+    std::fs::remove_file(lab.path("out/report.html")).unwrap();
+    std::fs::create_dir(lab.path("out/report.html")).unwrap();
+    lab.ends(2, &format!("{SWEEP} --lambda 1,0,-1"));
+    for name in ["sweep.json", "sweep.csv", "lambda.npz"] {
+        assert!(!lab.path("out").join(name).exists(), "{name} has not the page that belongs to it");
+    }
+}
+
 #[test]
 fn sweep_says_what_it_found() {
     let lab = Lab::new();

@@ -262,7 +262,8 @@ fn models_that_are_not_there() {
     }
     bench.done("generate --model M hi --thinking off --max-new-tokens 1");
     bench.write("ids.jsonl", "{\"input_ids\":[7,8]}\n{\"input_ids\":[9]}\n");
-    let unused = ["--thinking is off", "where no item's prompt goes through the chat template"];
+    let unused =
+        ["--thinking, or thinking of [model], is off", "where no item's prompt goes through the chat template"];
     bench.refused("generate --model M --items ids.jsonl --thinking off", &unused);
     bench.refused("sweep --model M --items ids.jsonl --thinking off --heads L0H0 --lambda 0 --out s", &unused);
     bench.refused("capture --model M --items ids.jsonl --thinking off --out i.npz", &unused);

@@ -157,7 +157,6 @@ fn arms_are_compared_by_what_a_judge_says() {
     assert_eq!(accuracy(&lab.json("l/sweep.json")), accuracy(&by_rules));
 }
 
-/// A judge that refuses to speak of many answers of one arm says nothing about that arm.
 /// Tables of one judging never stand beside the verdicts of another.
 #[test]
 fn tables_go_before_other_verdicts_are_written() {
@@ -173,6 +172,7 @@ fn tables_go_before_other_verdicts_are_written() {
     }
 }
 
+/// A judge that refuses to speak of many answers of one arm says nothing about that arm.
 #[test]
 fn an_arm_that_a_judge_refuses_is_not_compared() {
     let (lab, server) = (Lab::new(), Server::new(good));

@@ -131,6 +131,15 @@ fn an_attribution_of_other_answers_is_made_again() {
     lab.write_lines("out/rows.jsonl", rows);
     let dry = lines(&lab.done("run x.toml --out out --dry-run --json")).remove(0);
     assert!(dry["prompt_tokens"].as_u64() > Some(0), "{dry}");
+    // No file can take the place of a directory: as if the call had been killed there. What was found with the old answer is gone by then.
+    let judged = lab.path("out/judged.jsonl");
+    fs::remove_file(&judged).unwrap();
+    fs::create_dir(&judged).unwrap();
+    assert!(lab.ends(2, "run x.toml --out out").1.contains("judged.jsonl"));
+    for name in ["attribution.json", "features.npz", "sweep.json", "sweep.csv", "report.html", "report.json"] {
+        assert!(!lab.path("out").join(name).exists(), "{name} is of another answer");
+    }
+    fs::remove_dir(&judged).unwrap();
     let (_, said) = lab.ends(0, "run x.toml --out out");
     assert!(said.contains("capture    24 done"), "{said}");
     assert!(fs::read(lab.path("out/features.npz")).unwrap() != features, "the features are those of the old answer");

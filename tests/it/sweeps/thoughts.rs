@@ -78,3 +78,25 @@ fn what_says_nothing_is_not_judged_gated_or_attributed() {
     assert!(err.contains("labels in the data: none") && err.contains("cohort 'cw' has 0 items"), "{err}");
     assert!(err.contains("warning: 12 answers end within a thought and say nothing: allow more"), "{err}");
 }
+
+/// A switch is asked about of all prompts, also of those that are answered; where none goes through the template, it would say nothing.
+#[test]
+fn an_experiment_thinks_where_any_prompt_is_rendered() {
+    let lab = Lab::new();
+    thinking_model(&lab, "{% if enable_thinking %}Think. {% endif %}");
+    let label = |i: usize| if i.is_multiple_of(2) { "x" } else { "y" };
+    let ids = |i: usize| json!({"id": format!("i{i}"), "input_ids": [5, 6 + i, 7], "label": label(i)});
+    let answered = |i: usize| json!({"id": format!("p{i}"), "prompt": format!("Is {i} even?"), "response": "so", "label": label(i)});
+    lab.write(
+        "x.toml",
+        "name = \"t\"\n[model]\npath = \"thinks\"\nthinking = true\n[items]\npath = \"q.jsonl\"\n[generate]\nmax_new_tokens = 6\n\
+         [attribute]\ndisposition = \"d\"\na = \"x\"\nb = \"y\"\nshuffles = 20\nmin_cohort = 2\n",
+    );
+    lab.write_lines("q.jsonl", (0..6).map(ids));
+    let (_, err) = lab.ends(2, "run x.toml --out r");
+    assert!(err.contains("--thinking, or thinking of [model], is on"), "{err}");
+    lab.write_lines("q.jsonl", (0..6).map(ids).chain((0..6).map(answered)));
+    lab.done("run x.toml --out r");
+    let judged = lines(&lab.read("r/judged.jsonl"));
+    assert_eq!(judged.iter().filter(|item| item["response"].is_string()).count(), 12, "{judged:?}");
+}

@@ -92,15 +92,28 @@ pub fn attribute_run(
         progress.note(&note);
     }
     let (said_dropped, count) = (chosen.said_dropped(), chosen.items.len());
-    // What is written down besides the numbers: why dispositions were passed over, and the labels.
+    // Labels are written down beside the numbers, also where other fields make the cohorts.
     let labels: Vec<_> = chosen.items.iter().map(|item| &item.label).collect();
-    let key = digest(&(parts.key(), STATISTICS, &chosen.skipped, labels));
+    let key = digest(&(parts.key(), STATISTICS, labels));
+    // Nothing has to be computed anew to say why other dispositions are passed over now.
+    let skipped = chosen.skipped.clone();
+    let worded = |found: Attribution| {
+        let attribution = Attribution { skipped: skipped.clone(), ..found };
+        let warnings = Said::of(&attribution, said_dropped.clone()).warnings;
+        Attribution { warnings, ..attribution }
+    };
     let mut run = RunDir::open(dir, "attribute", &parts, None, progress)?;
     let attribution = if run.finished("attribute", &key, &ATTRIBUTION_FILES, progress) {
         progress.note("attribute  nothing left to do");
-        Attribution::read(&run.file("attribution.json"))?
+        let path = run.file("attribution.json");
+        let found = Attribution::read(&path)?;
+        let attribution = worded(found.clone());
+        if (&attribution.skipped, &attribution.warnings) != (&found.skipped, &found.warnings) {
+            write_json(&path, &attribution)?;
+        }
+        attribution
     } else {
-        let Chosen { items, facts, texts, specs, cohorts, skipped, .. } = chosen;
+        let Chosen { items, facts, texts, specs, cohorts, .. } = chosen;
         let read = texts.read(&items, settings, progress)?;
         let work = AttributeItems {
             read: &read,
@@ -111,10 +124,7 @@ pub fn attribute_run(
             shuffled: settings.controls.shuffled,
             stop: settings.stop,
         };
-        let found = work.attribute(&settings.beside, progress)?;
-        let attribution = Attribution { skipped, ..found };
-        let warnings = Said::of(&attribution, said_dropped.clone()).warnings;
-        let attribution = Attribution { warnings, ..attribution };
+        let attribution = worded(work.attribute(&settings.beside, progress)?);
         write_attribution(&run, &attribution, &read.features)?;
         run.note("identity", source.identity())?;
         attribution

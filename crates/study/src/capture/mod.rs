@@ -99,7 +99,7 @@ pub(crate) fn is_rendered(item: &Item) -> bool {
 pub(crate) fn check_thinking(engine: &Engine, any_rendered: bool) -> Result<()> {
     let Some(thinking) = engine.identity().thinking.filter(|_| !any_rendered) else { return Ok(()) };
     let allowed = "left out where no item's prompt goes through the chat template, as those of input_ids do not";
-    Err(StudyError::option("--thinking", if thinking { "on" } else { "off" }, allowed))
+    Err(StudyError::option("--thinking, or thinking of [model],", if thinking { "on" } else { "off" }, allowed))
 }
 
 /// Encodes items; a text that does not fit is named by its id.

@@ -133,8 +133,9 @@ pub fn run(
     let mut study = Study { engine, experiment, arms, run, key, log, grader, stop, thoughts, warnings };
 
     let base = study.generate(&mut items, progress)?;
+    let attributed = study.attributed(&base, progress)?;
     let answered = study.answered(&items, &base)?;
-    let attribution = study.attribute(&answered, &base, progress).inspect_err(|_| {
+    let attribution = study.attribute(&answered, &base, attributed, progress).inspect_err(|_| {
         // No report will hold them, and they may be why: answers that say nothing have no label.
         study.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
     })?;
@@ -215,17 +216,35 @@ impl Study<'_> {
         Ok(answered)
     }
 
+    /// The attribution's key, and whether it is finished. If not, what an earlier call found with other answers goes, before these are
+    /// written down as judged.
+    fn attributed(&mut self, base: &BTreeMap<String, Row>, progress: &mut dyn Progress) -> Result<(String, bool)> {
+        let rows: Vec<&Row> = base.values().collect();
+        let key = attribution_key(&self.key, self.experiment, &rows);
+        let finished = self.run.finished("attribute", &key, &ATTRIBUTED, progress);
+        if !finished {
+            self.withdraw_sweep()?;
+            self.run.without("attribute", &ATTRIBUTED)?;
+        }
+        Ok((key, finished))
+    }
+
+    /// Takes back what an earlier call found with another attribution or other rows.
+    fn withdraw_sweep(&mut self) -> Result<()> {
+        self.run.without("report", &REPORTS)?;
+        self.run.without("sweep", &SWEEP_FILES).map(drop)
+    }
+
     /// Captures every answer and ranks the heads.
     fn attribute(
         &mut self,
         items: &[Item],
         base: &BTreeMap<String, Row>,
+        (key, finished): (String, bool),
         progress: &mut dyn Progress,
     ) -> Result<Attribution> {
         let config = &self.experiment.attribute;
-        let rows: Vec<&Row> = base.values().collect();
-        let key = attribution_key(&self.key, self.experiment, &rows);
-        if self.run.finished("attribute", &key, &ATTRIBUTED, progress) {
+        if finished {
             return read_json(&self.run.file("attribution.json"));
         }
         let encode = |item: &Item| match base.get(&item.id) {
@@ -249,10 +268,6 @@ impl Study<'_> {
             stop: self.stop,
         };
         let attribution = work.attribute(&[], progress)?;
-        // What an earlier call found with another attribution.
-        self.run.without("report", &REPORTS)?;
-        self.run.without("sweep", &SWEEP_FILES)?;
-        self.run.begin("attribute")?;
         write_attribution(&self.run, &attribution, &read.features)?;
         read.features.save(&self.run.file("features.npz"))?;
         self.run.finish("attribute", &key, &ATTRIBUTED, json!({"items": items.len()}))?;
@@ -278,11 +293,11 @@ impl Study<'_> {
         };
         let options = sweep_options(self.experiment, self.stop)?;
         let (rows, fired) = sweep(self.engine, items, &arms, &options, &mut self.log, progress)?;
+        self.withdraw_sweep()?;
         let (groups, from) = (self.experiment.items.groups.as_deref(), self.experiment.items.from());
         let grader = self.grader.as_ref();
         let settings = SweepRun { items, from, groups, arms: &arms, options: &options, grader, shard: None };
         let keys = rows.iter().flatten().map(|row| row.key.clone()).collect();
-        self.run.begin("sweep")?;
         let plan = Plan::new(keys, SweepPlan::new(self.engine, &settings));
         plan.save(&self.run)?;
         write_lambda(&self.run, &arms, &self.engine.spec().heads_per_layer(), self.engine.identity())?;

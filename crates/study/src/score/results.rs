@@ -19,7 +19,7 @@ use crate::{
         digest::digest,
         files::{write_json, write_text},
     },
-    text::some_of,
+    text::{count, some_of},
 };
 
 /// Rows of the table for a terminal.
@@ -33,14 +33,15 @@ const NAMED: usize = 5;
 pub(crate) fn write_results(
     run: &mut RunDir,
     identity: &Identity,
-    Whole { plan: Plan { keys, plan, .. }, unfinished }: &Whole,
+    whole: &Whole,
     log: &RowLog<ScoreRow>,
 ) -> Result<RunSummary> {
+    let Plan { keys, plan, .. } = &whole.plan;
     let rows: Vec<&ScoreRow> = keys.iter().map(|key| log.get(key).expect("every cell was scored")).collect();
     plan.check_rows(&rows)?;
     let scores = plan.table(&rows);
     let told = hooks::told(&fired_of(rows.iter().copied()), (plan.heads.len(), "head"), "cell");
-    let map = map_of(&scores, identity, plan, unfinished)?;
+    let map = map_of(&scores, identity, whole)?;
     // Those of an earlier call must not stand beside these, also if this call is killed in between.
     run.without("score", &RESULTS)?;
     scores.save(run, &meta(identity, plan), map.contrast.as_ref())?;
@@ -60,7 +61,8 @@ pub(crate) fn finish(run: &mut RunDir, plan: &ScorePlan, rows: usize, fired: &Ho
     run.finish("score", &digest(&(&plan.heads, &plan.lambdas)), &[], notes)
 }
 
-fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan, unfinished: &[String]) -> Result<ScoreMap> {
+fn map_of(scores: &Scores, identity: &Identity, whole: &Whole) -> Result<ScoreMap> {
+    let Whole { plan: Plan { plan, .. }, unfinished, foreign } = whole;
     let nulls = Nulls { shuffles: plan.shuffles, seed: plan.seed };
     let layers = plan.heads_per_layer.clone();
     let cohorts = plan.cohorts()?;
@@ -72,6 +74,12 @@ fn map_of(scores: &Scores, identity: &Identity, plan: &ScorePlan, unfinished: &[
             "this directory also has unfinished cells that no table here holds ({}): p max is not over them; ask for their heads and λ \
              again",
             some_of(unfinished, NAMED)
+        ));
+    }
+    if *foreign > 0 {
+        map.warnings.push(format!(
+            "{} of scores.jsonl of another model, text or version, which no table here holds: remove what was put there",
+            count(*foreign, "line")
         ));
     }
     if plan.unprompted > 0 {

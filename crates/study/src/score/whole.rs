@@ -19,6 +19,8 @@ pub(crate) struct Whole {
     pub(crate) plan: Plan<ScorePlan>,
     /// Cells of other calls that lack items, with how many they have, such as `L0H1:0.5 with 3 of 8 items`.
     pub(crate) unfinished: Vec<String>,
+    /// Rows of other cells whose keys are not of these items under this model: somebody put them there.
+    pub(crate) foreign: usize,
 }
 
 /// A cell of another call, with the key of each item's row.
@@ -29,43 +31,39 @@ struct Other<'a> {
 }
 
 impl Whole {
-    /// The plan of a call, and what else the rows of its directory hold: all are of the same items and the same model.
+    /// The plan of a call, and what else the rows of its directory hold.
     pub(crate) fn of(call: &Plan<ScorePlan>, log: &RowLog<ScoreRow>) -> Self {
         let ids = &call.plan.ids;
         let complete = |other: &Other<'_>| ids.iter().all(|id| other.keys.contains_key(id.as_str()));
-        let (earlier, others): (Vec<_>, Vec<_>) = others(&call.plan, log).into_iter().partition(complete);
+        let (cells, foreign) = others(&call.plan, log);
+        let (earlier, others): (Vec<_>, Vec<_>) = cells.into_iter().partition(complete);
         let said = |other: &Other<'_>| {
             format!("{}:{} with {} of {}", other.at, other.lambda, other.keys.len(), count(ids.len(), "item"))
         };
         let unfinished = others.iter().map(said).collect();
         let plan = if earlier.is_empty() { call.clone() } else { joined(call, &earlier) };
-        Self { plan, unfinished }
+        Self { plan, unfinished, foreign }
     }
 }
 
-/// The cells of a log that a plan does not have, by head and then by λ.
-fn others<'a>(plan: &ScorePlan, log: &'a RowLog<ScoreRow>) -> Vec<Other<'a>> {
+/// The cells of a log that a plan does not have, by head and then by λ; and how many rows are of none, since they have other keys: those
+/// of another model, text or version.
+fn others<'a>(plan: &ScorePlan, log: &'a RowLog<ScoreRow>) -> (Vec<Other<'a>>, usize) {
     let heads: BTreeSet<HeadRef> = plan.heads.iter().copied().collect();
     let planned = |at: HeadRef, lambda: f32| heads.contains(&at) && plan.lambdas.contains(&lambda);
     let items: BTreeMap<&str, &ItemKey> = plan.ids.iter().map(String::as_str).zip(&plan.items).collect();
-    // A row of another model, text or version, which somebody put there, has another key.
-    let own =
-        |row: &&ScoreRow| items.get(row.id.as_str()).is_none_or(|item| item.cell(row.head, row.lambda) == row.key);
-    let mut rows: Vec<(HeadRef, f32, &ScoreRow)> = log
-        .rows()
-        .values()
-        .filter(own)
-        // -0 counts as 0, as it does where λ is asked for.
-        .map(|row| (row.head, row.lambda + 0.0, row))
-        .filter(|&(at, lambda, _)| !planned(at, lambda))
-        .collect();
+    let own = |row: &ScoreRow| items.get(row.id.as_str()).is_none_or(|item| item.cell(row.head, row.lambda) == row.key);
+    // -0 counts as 0, as it does where λ is asked for.
+    let of_others = log.rows().values().map(|row| (row.head, row.lambda + 0.0, row));
+    let of_others = of_others.filter(|&(at, lambda, _)| !planned(at, lambda));
+    let (mut rows, foreign): (Vec<(HeadRef, f32, &ScoreRow)>, Vec<_>) = of_others.partition(|(.., row)| own(row));
     rows.sort_by(|x, y| x.0.cmp(&y.0).then(x.1.total_cmp(&y.1)));
     let cells = rows.chunk_by(|x, y| (x.0, x.1) == (y.0, y.1));
     let cell = |rows: &[(HeadRef, f32, &'a ScoreRow)]| {
         let keys = rows.iter().map(|(.., row)| (row.id.as_str(), row.key.as_str())).collect();
         Other { at: rows[0].0, lambda: rows[0].1, keys }
     };
-    cells.map(cell).collect()
+    (cells.map(cell).collect(), foreign.len())
 }
 
 /// A plan of the call's cells and of these.
@@ -179,8 +177,9 @@ mod tests {
             ("L1H0", -0.0, both),
         ];
         let log = log(&temp, &cells);
-        let Whole { plan: whole, unfinished } = Whole::of(&plan(&[c], &[0.0]), &log);
+        let Whole { plan: whole, unfinished, foreign } = Whole::of(&plan(&[c], &[0.0]), &log);
         assert_eq!((&whole.plan.heads, &whole.plan.lambdas), (&vec![c, a, b], &vec![0.0, 0.5]));
+        assert_eq!(foreign, 0);
         assert_eq!((whole.plan.cells(), whole.plan.earlier), (vec![[0, 0], [1, 0], [2, 1]], 2));
         let of = |id: &str| ["L1H0:0", "L0H0:0", "L0H1:0.5"].map(|cell| format!("{cell} {id}"));
         assert_eq!(whole.keys, [of("x"), of("y")].concat());
@@ -217,8 +216,9 @@ mod tests {
             };
             log.append(row).unwrap();
         }
-        let Whole { plan: whole, unfinished } = Whole::of(&call, &log);
+        let Whole { plan: whole, unfinished, foreign } = Whole::of(&call, &log);
         assert_eq!((whole.plan.heads, &unfinished[..]), (vec![a], &["L0H1:0 with 1 of 2 items".to_string()][..]));
+        assert_eq!(foreign, 1);
         // A plan of an earlier version cannot tell.
         call.plan.items.clear();
         assert_eq!(Whole::of(&call, &log).plan.plan.heads, [a, b]);
@@ -229,7 +229,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let call = plan(&[HeadRef::query(0, 0)], &[0.0, 0.5]);
         let log = log(&temp, &[("L0H0", 0.5, &["x", "y"]), ("L0H0", 0.0, &["x"])]);
-        let Whole { plan: whole, unfinished } = Whole::of(&call, &log);
+        let Whole { plan: whole, unfinished, .. } = Whole::of(&call, &log);
         assert_eq!((&whole, unfinished), (&call, vec![]));
         let text = serde_json::to_string(&whole).unwrap();
         assert!(

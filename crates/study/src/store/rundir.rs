@@ -110,23 +110,17 @@ impl RunDir {
         other.is_empty()
     }
 
-    /// Notes that a stage's files are about to be replaced: whatever happens before [`RunDir::finish`], they are those of no finished stage.
-    ///
-    /// # Errors
-    /// If the manifest cannot be written.
-    pub(crate) fn begin(&mut self, stage: &str) -> Result<()> {
-        if self.manifest.forget(stage) { self.save() } else { Ok(()) }
-    }
-
-    /// Takes back a stage that this call does not have, or what a killed call left of one: its files go, and the manifest forgets it.
-    /// Returns the names of those that were there.
+    /// Takes back a stage that this call does not have or is about to write, or what a killed call left of one: its files go, and the
+    /// manifest forgets it. Returns the names of those that were there.
     ///
     /// # Errors
     /// If a file cannot be removed, or the manifest not be written.
     pub(crate) fn without<'a>(&mut self, stage: &str, files: &[&'a str]) -> Result<Vec<&'a str>> {
         let there = files.iter().copied().filter(|name| self.file(name).exists()).collect();
         files.iter().try_for_each(|name| remove_if_there(&self.file(name)))?;
-        self.begin(stage)?;
+        if self.manifest.forget(stage) {
+            self.save()?;
+        }
         Ok(there)
     }
 
