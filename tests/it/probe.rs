@@ -3,6 +3,7 @@
 mod beside;
 mod falsify;
 mod gate;
+mod labels;
 
 use headtemper_stats::Random;
 use headtemper_study::{Array, Npz};

@@ -25,7 +25,7 @@ pub struct Falsification {
     pub failure_modes: Vec<FailureMode>,
     /// What was declared beforehand: the gate file.
     pub declared: GateFile,
-    /// SHA-256 of the whole gate file as declared.
+    /// SHA-256 over the values of the gate file, defaults included, as JSON with paths as they are written.
     pub gates_sha256: String,
     /// What was fixed before a fresh label was read.
     pub frozen: Frozen,

@@ -13,7 +13,7 @@ use crate::{
     ItemFacts, Result,
     attribution::FieldCheck,
     confounds::{Dealt, OUTCOMES, VERDICTS},
-    probe::{FeatureRows, FitOptions, ProbeSet},
+    probe::{FeatureRows, FitOptions, ProbeSet, told_ends},
     significance::{LEVEL, least_p},
 };
 
@@ -33,10 +33,12 @@ impl<'a> Side<'a> {
         Ok(Self { view, rows, set, texts, prompts })
     }
 
-    /// What the file of items says about cut-off responses, where neither features nor labels do.
+    /// What the file of items says about cut-off responses beyond features and labels.
     pub(super) fn cut_off(&self) -> Vec<String> {
-        let unsaid = self.set.cut_off.iter().all(Option::is_none);
-        if unsaid { self.set.truncation(&self.texts.cut_off()) } else { Vec::new() }
+        let cut_off = self.texts.cut_off();
+        let told = if cut_off == self.set.cut_off { Vec::new() } else { self.set.truncation(&cut_off) };
+        let contradicted = told_ends(self.texts.contradicted_ends(), cut_off.len(), "items");
+        contradicted.into_iter().chain(told).collect()
     }
 
     /// The fields of the items that go with the labels more than by chance, strongest first; none without items. Not those that the labels

@@ -73,6 +73,7 @@ fn set_of(seed: u64, (units, each): (usize, usize), positives: usize, shift: f64
         responses: None,
         groups: None,
         cut_off: vec![None; items],
+        noticed: Vec::new(),
         units: rows.iter().map(|row| row / each).collect(),
         ids: rows.iter().map(ToString::to_string).collect(),
         rows,

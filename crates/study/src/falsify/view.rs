@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use super::SetConfig;
 use crate::{
     Item, Predicate, ReadAs, Result, StudyError,
-    items::columns::{prompt_hash, response_hash},
+    items::{
+        columns::{prompt_hash, response_hash},
+        either,
+    },
     probe::{ColumnSource, FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
     store::digest::sha256_json,
@@ -100,13 +103,20 @@ impl Texts<'_> {
         Some(sha256_json(&items.iter().map(|item| item.to_json()).collect::<Vec<_>>()))
     }
 
-    /// Whether each response was cut off, as the features or the labels say, or else the file of items.
+    /// Whether each response was cut off, as the features or the labels say, or the file of items.
     pub(crate) fn cut_off(&self) -> Vec<Option<bool>> {
-        let said = &self.set.cut_off;
-        match &self.items {
-            Some(items) if said.iter().all(Option::is_none) => items.iter().map(|item| item.truncated()).collect(),
-            _ => said.clone(),
-        }
+        self.said_of_ends().map(either).collect()
+    }
+
+    /// Of how many responses these say otherwise whether they were cut off.
+    pub(crate) fn contradicted_ends(&self) -> usize {
+        self.said_of_ends().filter(|[one, other]| one.zip(*other).is_some_and(|(one, other)| one != other)).count()
+    }
+
+    /// What the features or the labels say of each end, and what the file of items says.
+    fn said_of_ends(&self) -> impl Iterator<Item = [Option<bool>; 2]> {
+        let of_items = |at: usize| self.items.as_ref().and_then(|items| items[at].truncated());
+        self.set.cut_off.iter().enumerate().map(move |(at, own)| [*own, of_items(at)])
     }
 }
 
@@ -142,6 +152,10 @@ fn no_item(items: &[Item], features: &FeatureSource, row: usize, id: Option<&str
     StudyError::option(
         format!("the items beside {features}"),
         format!("{} without {}", items.len(), id.map_or_else(|| format!("row {row}"), |id| format!("'{id}'"))),
-        "the items that the features were captured from, by id or in the same order",
+        if id.is_some() {
+            "the items that the features were captured from, under the ids that these give them"
+        } else {
+            "the items that the features were captured from, in the same order"
+        },
     )
 }

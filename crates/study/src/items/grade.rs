@@ -8,7 +8,7 @@ use super::{answer, thought::Thoughts, words};
 use crate::{Result, StudyError};
 
 /// Raised whenever the same answer may be graded otherwise: what an earlier version compared is then compared again.
-pub(crate) const GRADING: u32 = 5;
+pub(crate) const GRADING: u32 = 6;
 
 /// What an answer is, by the two rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

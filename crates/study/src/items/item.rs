@@ -170,11 +170,9 @@ impl Item {
         names
     }
 
-    /// Whether the response was cut off, where the item says so: by `finish_reason` or by `truncated`. It was if either says that it was.
+    /// Whether the response was cut off, where the item says so.
     pub(crate) fn truncated(&self) -> Option<bool> {
-        let reason = self.other.get("finish_reason").and_then(Value::as_str);
-        let said = [reason.and_then(cut_off), self.other.get("truncated").and_then(truth)];
-        said.into_iter().flatten().reduce(|one, other| one || other)
+        truncated(&self.other)
     }
 
     /// The prompt by which items are told apart: its letters, digits and arithmetic signs, whatever is between them. In a conversation it
@@ -332,6 +330,8 @@ impl Item {
             Some(Value::String(one)) => vec![one],
             Some(value) => as_form(value, "gold", "a text or a list of texts")?,
         };
+        // Tables without an answer in some cell are written so. A blank text is no accepted answer: it would make every answer wrong.
+        let gold = gold.into_iter().filter(|one| !one.trim().is_empty()).collect();
         Ok(Self { id, input, response, response_ids, prompt_len, label, scores, gold, other: fields })
     }
 }
@@ -424,6 +424,17 @@ fn truth(value: &Value) -> Option<bool> {
         Value::String(text) => text.trim().to_lowercase().parse().ok(),
         _ => None,
     }
+}
+
+/// Whether a response was cut off, where the fields beside it say so: by `finish_reason` or by `truncated`. It was if either says that it was.
+pub(crate) fn truncated(fields: &Map<String, Value>) -> Option<bool> {
+    let reason = fields.get("finish_reason").and_then(Value::as_str);
+    either([reason.and_then(cut_off), fields.get("truncated").and_then(truth)])
+}
+
+/// Whether a response was cut off, as several say of it: it was if any says that it was.
+pub(crate) fn either(said: [Option<bool>; 2]) -> Option<bool> {
+    said.into_iter().flatten().reduce(|one, other| one || other)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) use origin::Place;
 pub use origin::{MatchedBy, Origin};
 pub use read::unmet;
 pub(crate) use read::{Column, average, column};
-pub(crate) use rows::FeatureRows;
+pub(crate) use rows::{FeatureRows, told_ends};
 pub use set::ProbeSet;
 pub use source::{ColumnSource, FeatureSource, LabelSource, Op, Operand, Places, Rule};
 pub use text::{eval_markdown, fit_markdown};

@@ -12,6 +12,7 @@ use crate::{
         answer::{cut_off, truth_of},
         columns::{PROMPT_HASH, RESPONSE_HASH, TRUNCATED, prompt_hash, response_hash},
         predicate::within,
+        truncated,
         unique::Unique,
     },
     store::files::{nan_is_none, read_json, read_lines},
@@ -219,7 +220,7 @@ fn npz_column(source: &ColumnSource) -> Result<Column> {
 }
 
 fn text_cell(text: String) -> Cell {
-    if text.is_empty() { Cell::Missing } else { Cell::Text(text) }
+    if text.trim().is_empty() { Cell::Missing } else { Cell::Text(text) }
 }
 
 fn json_column(source: &ColumnSource) -> Result<Column> {
@@ -254,13 +255,15 @@ fn jsonl_column(source: &ColumnSource) -> Result<Column> {
     objects(source, &source.key, values.iter().map(|(number, value)| (format!("line {number}"), *number, value)))
 }
 
-/// The hashes of an entry's prompt and response, if it is an item, empty for what it lacks; and whether the response was cut off.
+/// The hashes of an entry's prompt and response, if it is an item, empty for what it lacks; and whether the response was cut off, as an entry
+/// without texts may say, too.
 fn texts_and_end(value: &Value, number: usize) -> ([String; 2], Option<bool>) {
     let item = value.as_object().and_then(|fields| Item::of(fields.clone(), number, false).ok());
     // A row of generated answers has its prompt for people to read: of a conversation the last message.
     let is_row = ["variant", "n_tokens"].iter().any(|name| value.get(name).is_some());
     let prompt = |item: &Item| if is_row { String::new() } else { prompt_hash(item) };
-    item.map(|item| ([prompt(&item), response_hash(item.response.as_deref())], item.truncated())).unwrap_or_default()
+    let hashes = item.map(|item| [prompt(&item), response_hash(item.response.as_deref())]).unwrap_or_default();
+    (hashes, value.as_object().and_then(truncated))
 }
 
 /// A field of each value, or the values themselves where no field is named.
@@ -320,6 +323,9 @@ fn objects<'a>(
         };
         return Err(StudyError::content(path, why));
     }
+    if cells.is_empty() {
+        return Err(StudyError::content(path, "holds no items"));
+    }
     if !known {
         let why = format!("has no column '{}': no item has it; the first has {}", source.key, fields.join(", "));
         return Err(StudyError::content(path, why));
@@ -347,6 +353,31 @@ pub fn unmet(source: &LabelSource) -> Result<Vec<String>> {
     let column = column(&source.column)?;
     let nowhere = |one: &&str| !column.cells.contains(&Cell::Text((*one).to_string()));
     Ok(with.split('|').map(str::trim).filter(nowhere).map(String::from).collect())
+}
+
+/// What a text may say that says nothing.
+const NOTHING: [&str; 8] = ["none", "null", "nan", "n/a", "na", "unknown", "?", "-"];
+
+/// Texts that a rule tells from those that it names, although they are these but for case and blanks, or say nothing: `what they are` and the
+/// distinct texts, as far as there are any among these places of a column.
+pub(crate) fn doubtful<'a>(
+    source: &LabelSource,
+    column: &'a Column,
+    places: impl Iterator<Item = usize>,
+) -> [Vec<&'a str>; 2] {
+    let Some(Operand::Text(with)) = source.rule.as_ref().map(|rule| &rule.with) else { return Default::default() };
+    let named: BTreeSet<&str> = with.split('|').map(str::trim).collect();
+    let plain = |text: &str| text.trim().to_lowercase();
+    let names: BTreeSet<String> = named.iter().map(|one| plain(one)).collect();
+    let texts: BTreeSet<&str> = places
+        .filter_map(|at| match &column.cells[at] {
+            Cell::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+        .filter(|text| !named.contains(text))
+        .collect();
+    let (near, others): (Vec<&str>, Vec<&str>) = texts.into_iter().partition(|text| names.contains(&plain(text)));
+    [near, others.into_iter().filter(|text| NOTHING.contains(&&*plain(text))).collect()]
 }
 
 /// Whether the item at this place is positive; None if it has no value.

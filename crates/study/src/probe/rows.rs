@@ -12,7 +12,12 @@ use super::{
     likeness::hash_numbers,
     read::{self, Cell, Column, Table},
 };
-use crate::{Result, StudyError, items::units::joined, store::digest::hex};
+use crate::{
+    Result, StudyError,
+    items::{either, units::joined},
+    store::digest::hex,
+    text::some_of,
+};
 
 /// Features as they were read, and which rows belong to a set: read once, for any number of questions.
 pub(crate) struct FeatureRows {
@@ -178,13 +183,18 @@ impl FeatureRows {
         };
         let units = joined((0..rows.len()).map(keys));
         let count = units.iter().max().map_or(0, |last| last + 1);
-        // What was written while the features were read is about them; a file of labels may be of other answers.
-        let cut_off = rows.iter().map(|&row| match (&table.cut_off, of_row[row]) {
-            (Some(own), _) => own[row],
-            (None, Some(at)) if !table.differs(row, column, at) => column.cut_off.get(at).copied().flatten(),
-            _ => None,
-        });
-        let cut_off = cut_off.collect();
+        // A file of labels may be of other answers.
+        let of_labels = |row: usize| {
+            let at = of_row[row].filter(|&at| !table.differs(row, column, at));
+            at.and_then(|at| column.cut_off.get(at).copied().flatten())
+        };
+        let own = |row: usize| table.cut_off.as_ref().and_then(|own| own[row]);
+        let cut_off: Vec<Option<bool>> = rows.iter().map(|&row| either([own(row), of_labels(row)])).collect();
+        let contradict =
+            rows.iter().filter(|&&row| own(row).zip(of_labels(row)).is_some_and(|(one, other)| one != other));
+        let mut noticed: Vec<String> = told_ends(contradict.count(), rows.len(), "the labels").into_iter().collect();
+        noticed
+            .extend(told_doubtful(labels, read::doubtful(labels, column, rows.iter().filter_map(|&row| of_row[row]))));
         let differs = |row: &&usize| of_row[**row].is_some_and(|at| table.differs(**row, column, at));
         let other_texts = rows.iter().filter(differs).count();
         let origin = Origin {
@@ -219,12 +229,37 @@ impl FeatureRows {
             prompts,
             responses,
             cut_off,
+            noticed,
             groups,
             units,
             origin,
         })
     }
 }
+
+/// Warns of responses of which features and another file say otherwise whether they were cut off.
+pub(crate) fn told_ends(contradict: usize, items: usize, others: &str) -> Option<String> {
+    (contradict > 0).then(|| {
+        format!(
+            "of {contradict} of {items} responses, features and {others} say otherwise whether they were cut off: they count as cut off"
+        )
+    })
+}
+
+/// Warns of texts that a rule does not name, and perhaps should.
+fn told_doubtful(labels: &LabelSource, [near, nothing]: [Vec<&str>; 2]) -> Vec<String> {
+    let list = |texts: &[&str]| some_of(&texts.iter().map(|text| format!("'{text}'")).collect::<Vec<_>>(), NAMED);
+    let told = |texts: &[&str], why: &str| {
+        (!texts.is_empty()).then(|| format!("labels {} {why}: {labels} takes them for other texts", list(texts)))
+    };
+    [told(&near, "are those of the rule but for case and blanks"), told(&nothing, "may stand for no label")]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// How many texts a warning names.
+const NAMED: usize = 5;
 
 /// The error for features of another number than those that a probe was fitted on.
 pub(super) fn other_width(

@@ -37,6 +37,8 @@ pub struct ProbeSet {
     pub responses: Option<Vec<String>>,
     /// Whether the response of each row was cut off at a limit of tokens, where the features or the labels say so.
     pub cut_off: Vec<Option<bool>>,
+    /// What was noticed while features and labels were put side by side.
+    pub noticed: Vec<String>,
     /// The group of each row, where items were grouped by a column and the row has a value.
     pub groups: Option<Vec<Option<String>>>,
     /// The unit of each row. Items that share their prompt, all their features or a group are no more independent than seeds of one
@@ -122,6 +124,7 @@ impl ProbeSet {
         if self.origin.unlabelled > 0 {
             out.push(format!("left out for want of a label: {}", count(self.origin.unlabelled, "item")));
         }
+        out.extend(self.noticed.iter().cloned());
         if let Some(others) = self.origin.other_texts {
             out.push(format!(
                 "the labels of {others} of {} items stand beside another prompt or response than the one that was captured: they say \

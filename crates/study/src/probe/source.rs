@@ -242,7 +242,7 @@ impl Operand {
         match (text, text.parse()) {
             ("true", _) => Self::Number(1.0),
             ("false", _) => Self::Number(0.0),
-            (_, Ok(number)) if !f64::is_nan(number) => Self::Number(number),
+            (_, Ok(number)) if f64::is_finite(number) => Self::Number(number),
             _ => Self::Text(bare.into()),
         }
     }

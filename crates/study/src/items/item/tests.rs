@@ -14,7 +14,7 @@ fn every_form_of_an_item_is_read() {
     let items = read(concat!(
         r#"{"id":"a","prompt":"Hi","response":"Hello","label":"cw","scores":{"x":4},"gold":"Hello","topic":"t"}"#,
         "\n\n",
-        r#"{"id":7,"messages":[{"role":"user","content":"Hi"}],"gold":["a","b"],"label":null}"#,
+        r#"{"id":7,"messages":[{"role":"user","content":"Hi"}],"gold":["a"," ","b"],"label":null}"#,
         "\n",
         r#"{"input_ids":[1,2,3],"prompt_len":2,"label":1}"#,
     ))
