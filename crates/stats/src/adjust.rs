@@ -65,6 +65,12 @@ impl Covariates {
         &self.axes[self.kept..]
     }
 
+    /// Whether these labels (`true` = group a) follow from them, so that nothing is left to compare. Panics unless there is one label per
+    /// item.
+    pub fn tell(&self, labels: &[bool]) -> bool {
+        self.correction(labels).own <= DEPENDENT
+    }
+
     /// How many degrees of freedom they take.
     pub fn count(&self) -> usize {
         self.axes.len()
@@ -271,6 +277,10 @@ mod tests {
         let (order, folds) = ((0..8).collect::<Vec<_>>(), Folds::new(4, 4, 2, 1, 0));
         let adjustment = |covariates: &[Vec<f64>]| Covariates::new(8, covariates).adjustment(&order, &folds);
         assert_eq!(adjustment(&[]), Adjustment::default());
+        let (tells, groups) = (Covariates::new(8, std::slice::from_ref(&labels)), |n: usize| {
+            (0..8).map(|item| item < n).collect::<Vec<_>>()
+        });
+        assert!(tells.tell(&groups(4)) && !tells.tell(&groups(3)) && !Covariates::new(8, &[]).tell(&groups(4)));
         let followed = adjustment(&[labels]);
         assert_eq!((followed.all(1.5), followed.held_out(1.5)), (0.0, 0.0));
         let each = |one: usize| (0..8).map(|item| f64::from(u8::from(item == one))).collect::<Vec<f64>>();

@@ -52,7 +52,7 @@ pub(crate) const LARGE: f64 = 0.8;
 const FEW_SHUFFLES: usize = 99;
 
 /// Raised whenever the same features give other numbers or verdicts: what an earlier version finished is then done again.
-pub(crate) const STATISTICS: u32 = 12;
+pub(crate) const STATISTICS: u32 = 13;
 
 /// What shuffled labels give for every head, `[shuffle][head]`: what a ranking is compared with.
 pub(crate) struct Nulls {

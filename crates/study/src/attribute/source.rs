@@ -10,6 +10,7 @@ use crate::{
     CaptureOptions, Features, Item, ItemFacts, Progress, Result,
     attribute::AttributeRun,
     capture::{Kept, encode, named_items},
+    items::either,
     store::digest::digest,
 };
 
@@ -100,7 +101,7 @@ impl<'a> Source<'a> {
         let mut facts: Vec<ItemFacts> = items.iter().map(ItemFacts::of).collect();
         if let Self::Capture(kept) = self {
             for (facts, truncated) in facts.iter_mut().zip(kept.truncated(items)?) {
-                facts.truncated = truncated.or(facts.truncated);
+                facts.truncated = either([truncated, facts.truncated]);
             }
         }
         Ok(facts)

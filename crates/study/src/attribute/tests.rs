@@ -192,6 +192,21 @@ fn a_planted_length_confound_is_flagged_and_taken_out() {
     assert!(!matches!(adjusted.heads[0].verdict, Verdict::Separable | Verdict::MagnitudeOnly));
 }
 
+/// Nothing is left of cohorts that their lengths tell apart: that is no null.
+#[test]
+fn cohorts_that_follow_from_length_are_no_test_beside_it() {
+    let mut features = planted(&[Story::Louder], 40, 0, 3);
+    features.total_len = (0..80).map(|item| if item < 40 { 23 } else { 51 }).collect();
+    assert!(compare(&features, 40, &quick(3)).heads[0].magnitude.p_max <= LEVEL);
+    let adjusted = AttributeOptions { adjust: Adjust::Length, ..quick(3) };
+    let found = compare(&features, 40, &adjusted);
+    assert!(found.heads.iter().all(|head| head.verdict == Verdict::Untested), "{:?}", found.heads);
+    let why = "No verdict: the length of the responses tells the cohorts apart in every item";
+    assert!(found.sentence.starts_with(why), "{}", found.sentence);
+    features.total_len[0] = 51;
+    assert!(compare(&features, 40, &adjusted).heads[0].verdict != Verdict::Untested, "one item is enough to look at");
+}
+
 #[test]
 fn few_labelings_are_no_test() {
     let small = |n: usize| compare(&planted(&[Story::Elsewhere], n, 0, 5), n, &quick(0));

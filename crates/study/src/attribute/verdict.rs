@@ -25,7 +25,8 @@ pub(crate) fn rule() -> String {
     )
 }
 
-/// Why no head can have a verdict, if none can: too few labelings or shuffles for any p as small as the level.
+/// Why no head can have a verdict, if none can: too few labelings or shuffles for any p as small as the level, or cohorts that follow from
+/// what is taken out.
 pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Option<String> {
     let labelings = table.shuffles(options.seed).labelings();
     if 1.0 / labelings > LEVEL {
@@ -38,6 +39,13 @@ pub(super) fn untestable(table: &Table<'_>, options: &AttributeOptions) -> Optio
             if whole { format!(" of {} {units}, which stay whole,", table.unit_count()) } else { String::new() },
             if table.strata.is_some() { ", within their strata," } else { "" },
             if labelings > 1.0 { format!("{labelings} ways") } else { "no other way".into() }
+        ));
+    }
+    if table.taken_out.tell(&table.labels()) {
+        let within = if table.strata.is_some() { " within strata" } else { "" };
+        return Some(format!(
+            "the length of the responses tells the cohorts apart{within} in every item, so that nothing is left of them once it is taken \
+             out."
         ));
     }
     let shuffles = options.shuffles;
