@@ -120,6 +120,17 @@ impl Found {
             && self.hedged.is_none_or(|hedged| hedged.ok() == Some(old.hedged))
     }
 
+    /// The label where one half of it was asked for now, and the item has the other from an earlier judging.
+    fn other_half(&self, item: &Item) -> Option<String> {
+        let hedges = |verbal: &str| ASSERT_HEDGE.iter().position(|&one| one == verbal).map(|at| at == 1);
+        let (correct, hedged) = match (&self.coverage, self.hedged) {
+            (Some(_), None) => (self.correct()?, item.other.get("verbal").and_then(Value::as_str).and_then(hedges)?),
+            (None, Some(hedged)) => (item.told_right()[0]?, hedged.ok()?),
+            _ => return None,
+        };
+        Some(Grade { correct, hedged }.label().into())
+    }
+
     /// The item with what was found.
     pub(crate) fn put(&self, item: &Item, axes: &[Axis]) -> Item {
         let mut item = item.clone();
@@ -148,6 +159,7 @@ impl Found {
             item.label = self.label().map(String::from);
         } else {
             item.label = item.label.filter(|label| self.bears_out(label));
+            item.label = item.label.take().or_else(|| self.other_half(&item));
         }
         for (axis, score) in axes.iter().zip(&self.scores) {
             judge.count(score);
@@ -237,20 +249,20 @@ mod tests {
     }
 
     #[test]
-    fn half_a_label_drops_one_that_it_does_not_bear_out() {
+    fn half_a_label_takes_the_other_from_the_item_where_it_does_not_bear_out_the_label() {
         let covered = |made: bool| Some(Coverage::Of(Kind::Coverage, vec![Ok(made)]));
         let label = |found: &Found| put(found).get("label").cloned();
         for (coverage, hedged, stays) in [
-            (covered(false), None, true),
-            (covered(true), None, false),
-            (Some(Coverage::Nothing), None, false),
-            (None, Some(Ok(false)), true),
-            (None, Some(Ok(true)), false),
-            (None, Some(Err(Missing::Refused)), false),
-            (None, None, true),
+            (covered(false), None, Some("cw")),
+            (covered(true), None, Some("cr")),
+            (Some(Coverage::Nothing), None, None),
+            (None, Some(Ok(false)), Some("cw")),
+            (None, Some(Ok(true)), Some("hr")),
+            (None, Some(Err(Missing::Refused)), None),
+            (None, None, Some("cw")),
         ] {
             let found = Found { coverage, hedged, scores: vec![] };
-            assert_eq!(label(&found), stays.then(|| json!("cw")), "{found:?}");
+            assert_eq!(label(&found), stays.map(|label| json!(label)), "{found:?}");
             assert!(found.bears_out("french"), "what is no label of a judge is not for it to say");
         }
     }
@@ -281,6 +293,13 @@ mod tests {
             (&other["label"], &other["verbal"], &other["correct"]),
             (&json!("cw"), &json!("assert"), &json!(true))
         );
+        // One half from an earlier judging and one from now are a label.
+        let asked_again = put(&Found { hedged: Some(Ok(true)), ..Found::default() });
+        assert_eq!((&asked_again["label"], &asked_again["verbal"]), (&json!("hr"), &json!("hedge")));
+        let wrong = Some(Coverage::Of(Kind::Coverage, vec![Ok(false)]));
+        assert_eq!(put(&Found { coverage: wrong, ..Found::default() })["label"], "cw");
+        let lost = put(&Found { hedged: Some(Err(Missing::Failed)), ..Found::default() });
+        assert!(lost.get("label").is_none(), "{lost}");
         let nothing = Found { coverage: Some(Coverage::Nothing), hedged: Some(Ok(true)), scores: vec![] };
         assert_eq!((nothing.missing(), nothing.label(), &put(&nothing)["correct"]), (0, None, &Value::Null));
     }

@@ -219,7 +219,9 @@ fn claims(item: &Item) -> Result<Vec<String>> {
     let Some(value) = item.other.get("claims").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
     let text = |claim: &Value| claim.as_str().filter(|text| !text.trim().is_empty()).map(String::from);
     let texts: Option<Vec<String>> = value.as_array().and_then(|claims| claims.iter().map(text).collect());
-    texts.ok_or_else(|| wrong(&format!("`claims` of item '{}'", item.id), &value.to_string(), "a list of texts"))
+    texts.ok_or_else(|| {
+        wrong(&format!("`claims` of item '{}'", item.id), &value.to_string(), "a list of texts, none of them blank")
+    })
 }
 
 fn wrong(what: &str, found: &str, allowed: &str) -> StudyError {

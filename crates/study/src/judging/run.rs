@@ -370,7 +370,7 @@ fn warnings(run: &JudgeRun<'_>, report: &JudgeReport, done: &Done, found: &[Foun
     match dropped.count() {
         0 => {}
         n => out.push(format!(
-            "{} had a label that the half of it which was judged does not bear out: it is dropped",
+            "{} had a label that the half of it which was judged does not bear out: it is not kept",
             count(n, "item")
         )),
     }
