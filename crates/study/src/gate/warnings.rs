@@ -27,7 +27,7 @@ pub(super) fn warnings(
     let (all, of) = (answers.items.len(), measured.len());
     gold_warning(&answers.items)
         .into_iter()
-        .chain(nothing_known(measured, &answers.items))
+        .chain(nothing_known(measured, answers))
         .chain(unknown_prefix(settings))
         .chain(counted_as_asserted(answers, settings))
         .chain(contradictions(contradicted))
@@ -56,11 +56,10 @@ fn falsified(settings: &GateRun<'_>) -> Option<String> {
     ))
 }
 
-fn nothing_known(measured: &[GatedRow], items: &[Item]) -> Option<String> {
-    measured
-        .iter()
-        .all(|row| row.correct.is_none())
-        .then(|| format!("no answer that the numbers would be of is known to be right or wrong: {}", no_grade(items)))
+/// Where answers say nothing, that is the reason to give.
+fn nothing_known(measured: &[GatedRow], Answers { items, silent, .. }: &Answers) -> Option<String> {
+    let none = measured.iter().all(|row| row.correct.is_none()) && (*silent == 0 || !measured.is_empty());
+    none.then(|| format!("no answer that the numbers would be of is known to be right or wrong: {}", no_grade(items)))
 }
 
 /// What items lack of which none can come to be known as right or wrong.
