@@ -7,7 +7,7 @@ use crate::{
     Item, Predicate, ReadAs, Result, StudyError,
     items::{
         columns::{prompt_hash, response_hash},
-        either,
+        contradict, either,
     },
     probe::{ColumnSource, FeatureRows, FeatureSource, LabelSource, ProbeSet},
     read_items,
@@ -110,7 +110,7 @@ impl Texts<'_> {
 
     /// Of how many responses these say otherwise whether they were cut off.
     pub(crate) fn contradicted_ends(&self) -> usize {
-        self.said_of_ends().filter(|[one, other]| one.zip(*other).is_some_and(|(one, other)| one != other)).count()
+        self.said_of_ends().filter(|&said| contradict(said)).count()
     }
 
     /// What the features or the labels say of each end, and what the file of items says.

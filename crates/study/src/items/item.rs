@@ -432,9 +432,14 @@ pub(crate) fn truncated(fields: &Map<String, Value>) -> Option<bool> {
     either([reason.and_then(cut_off), fields.get("truncated").and_then(truth)])
 }
 
-/// Whether a response was cut off, as several say of it: it was if any says that it was.
+/// Whether a response was cut off, as two say of it: it was if either says that it was.
 pub(crate) fn either(said: [Option<bool>; 2]) -> Option<bool> {
     said.into_iter().flatten().reduce(|one, other| one || other)
+}
+
+/// Whether they say the opposite.
+pub(crate) fn contradict([one, other]: [Option<bool>; 2]) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 #[cfg(test)]

@@ -24,6 +24,6 @@ pub use file::{ItemFile, ItemsFrom, ReadAs, Taken, read_items, read_taken};
 pub(crate) use grade::GRADING;
 pub use grade::{GoldRule, Grade, Grader};
 pub use item::Item;
-pub(crate) use item::{Systems, either, truncated};
+pub(crate) use item::{Systems, contradict, either, truncated};
 pub use predicate::Predicate;
 pub use units::check_groups;

@@ -158,8 +158,8 @@ impl Found {
         if self.labels() {
             item.label = self.label().map(String::from);
         } else {
-            item.label = item.label.filter(|label| self.bears_out(label));
-            item.label = item.label.take().or_else(|| self.other_half(&item));
+            let own = item.label.take().filter(|label| self.bears_out(label));
+            item.label = own.or_else(|| self.other_half(&item));
         }
         for (axis, score) in axes.iter().zip(&self.scores) {
             judge.count(score);

@@ -358,8 +358,8 @@ pub fn unmet(source: &LabelSource) -> Result<Vec<String>> {
 /// What a text may say that says nothing.
 const NOTHING: [&str; 8] = ["none", "null", "nan", "n/a", "na", "unknown", "?", "-"];
 
-/// Texts that a rule tells from those that it names, although they are these but for case and blanks, or say nothing: `what they are` and the
-/// distinct texts, as far as there are any among these places of a column.
+/// Texts at these places of a column that a rule tells from those that it names: such as are these but for case and blanks, and such as may
+/// stand for no label; each once.
 pub(crate) fn doubtful<'a>(
     source: &LabelSource,
     column: &'a Column,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Result, StudyError,
-    items::{either, units::joined},
+    items::{contradict, either, units::joined},
     store::digest::hex,
     text::some_of,
 };
@@ -189,10 +189,10 @@ impl FeatureRows {
             at.and_then(|at| column.cut_off.get(at).copied().flatten())
         };
         let own = |row: usize| table.cut_off.as_ref().and_then(|own| own[row]);
-        let cut_off: Vec<Option<bool>> = rows.iter().map(|&row| either([own(row), of_labels(row)])).collect();
-        let contradict =
-            rows.iter().filter(|&&row| own(row).zip(of_labels(row)).is_some_and(|(one, other)| one != other));
-        let mut noticed: Vec<String> = told_ends(contradict.count(), rows.len(), "the labels").into_iter().collect();
+        let said: Vec<[Option<bool>; 2]> = rows.iter().map(|&row| [own(row), of_labels(row)]).collect();
+        let cut_off = said.iter().copied().map(either).collect();
+        let contradicted = said.iter().filter(|&&said| contradict(said)).count();
+        let mut noticed: Vec<String> = told_ends(contradicted, rows.len(), "the labels").into_iter().collect();
         noticed
             .extend(told_doubtful(labels, read::doubtful(labels, column, rows.iter().filter_map(|&row| of_row[row]))));
         let differs = |row: &&usize| of_row[**row].is_some_and(|at| table.differs(**row, column, at));
@@ -238,10 +238,10 @@ impl FeatureRows {
 }
 
 /// Warns of responses of which features and another file say otherwise whether they were cut off.
-pub(crate) fn told_ends(contradict: usize, items: usize, others: &str) -> Option<String> {
-    (contradict > 0).then(|| {
+pub(crate) fn told_ends(contradicted: usize, items: usize, others: &str) -> Option<String> {
+    (contradicted > 0).then(|| {
         format!(
-            "of {contradict} of {items} responses, features and {others} say otherwise whether they were cut off: they count as cut off"
+            "of {contradicted} of {items} responses, features and {others} say otherwise whether they were cut off: they count as cut off"
         )
     })
 }
